@@ -1,0 +1,73 @@
+//! One entry per way to lose a packet. Every lost packet is counted under exactly one of them, at
+//! the vport that the table below names.
+
+macro_rules! drop_reasons {
+    ($($variant:ident, $name:literal, $doc:literal;)*) => {
+        /// Why a packet was lost. *From*: charged to the vport that the packet came from; *to*:
+        /// to the vport that it could not enter.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $(#[doc = $doc] $variant,)*
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of their counters.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)*];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The stable name that counters and `--json` use.
+            pub fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name,)* }
+            }
+
+            /// One line for people.
+            pub fn explain(self) -> &'static str {
+                match self { $(DropReason::$variant => $doc,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    Runt, "runt", "From: shorter than an Ethernet header (14 bytes).";
+    TooLong, "too_long", "From: longer than the vport's MTU allows, or than any frame may be.";
+    BadOffload, "bad_offload", "From: the virtio-net header asks for a checksum or segmentation that does not fit the frame.";
+    VportDown, "vport_down", "From: the sending channel's link is administratively down.";
+    SpoofedMac, "spoofed_mac", "From: spoof checking is on and the source address is not the channel's.";
+    VlanNotAllowed, "vlan_not_allowed", "From: the channel has a port VLAN and sent a tagged frame.";
+    RuleDrop, "rule_drop", "From: a flow rule's action is drop.";
+    RuleTarget, "rule_target", "From: a flow rule sends to a vport that no longer exists.";
+    SamePort, "same_port", "From: the destination is the port the frame came from.";
+    NoDestination, "no_destination", "From: no port to send to.";
+    RepresentorIgnored, "representor_ignored", "From the representor: the host sent on it in legacy mode, where representors only count.";
+    NoRepresentor, "no_representor", "From: no rule matched and the vport has no representor.";
+    RepresentorDown, "representor_down", "From: no rule matched and the representor is down.";
+    RepresentorFull, "representor_full", "From: no rule matched and the representor's queue is full.";
+    NotConnected, "not_connected", "To: no driver is attached to the channel, or its ring is stopped.";
+    NoBuffers, "no_buffers", "To: the receive ring has no buffers left.";
+    BufferTooSmall, "buffer_too_small", "To: the frame does not fit the buffers and mergeable buffers are off.";
+    LinkDown, "link_down", "To: the receiving channel's link is administratively down.";
+    VlanFiltered, "vlan_filtered", "To: the frame's VLAN is not one the channel receives.";
+    MacFiltered, "mac_filtered", "To: the driver's receive mode does not take this address.";
+    MtuExceeded, "mtu_exceeded", "To: longer than the receiving channel's MTU.";
+    UplinkAbsent, "uplink_absent", "To: the NIC has no uplink.";
+    PortFull, "port_full", "To: the netdev behind the port has no room.";
+    PortDown, "port_down", "To: the netdev behind the port is down or gone.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_distinct_and_positions_are_the_counters() {
+        let names: HashSet<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        assert_eq!(names.len(), DropReason::COUNT);
+        for (i, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, i);
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! A pure model of a multi-queue NIC with an embedded switch.
+//!
+//! Everything here is a function of its arguments: no I/O, no clock (time is an argument in
+//! nanoseconds), no threads and no allocation per packet. The emulator drives it; property tests
+//! hold each fast path against a simple reference.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`ids`] | names and numbers that are right by construction: MAC, VLAN, vport, channel name |
+//! | [`drop_reason`] | one entry per way to lose a packet |
+//! | [`wire`] | header views, the parser that makes a [`flow::FlowKey`], checksums |
+//! | [`offload`] | the virtio-net header; checksum and segmentation in software |
+//! | [`flow`] | match, action and rule types; the tables and their linear reference |
+//! | [`eswitch`] | the switch: legacy FDB, switchdev tables, what to do with one packet |
+
+pub mod drop_reason;
+pub mod eswitch;
+pub mod flow;
+pub mod ids;
+pub mod offload;
+pub mod wire;
+
+pub use drop_reason::DropReason;
+pub use ids::{ChannelName, Mac, Nanos, RuleId, Vlan, VportId};

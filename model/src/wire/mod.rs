@@ -1,0 +1,1 @@
+//! Header views, the parser and checksums.
