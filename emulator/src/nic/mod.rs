@@ -1,7 +1,303 @@
 //! The NIC as control sees it. Every request, from the CLI, the API or the config file, ends in a
-//! method of [`Nic`](spec) that either does all of it or refuses with a reason and changes nothing.
+//! method of [`Nic`] that either does all of it or refuses with a reason and changes nothing.
 
+mod api;
+mod channels;
+mod eswitch;
 pub mod error;
 pub mod spec;
 
+pub use api::NicApi;
 pub use error::Refused;
+
+use crate::datapath::{Change, Datapath, Source, Workers};
+use crate::port::{Counted, Counters, Endpoint, Port, Representor, Representors, Uplink};
+use crate::vhost::{SessionHandle, VhostServer};
+use chanio_model::eswitch::{self as model, Fdb, FdbLimits, Mode, Switch};
+use chanio_model::flow::Rule;
+use chanio_model::{ChannelName, Nanos, RuleId, VportId};
+use parking_lot::Mutex;
+use spec::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::os::fd::AsFd;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// A running NIC. Dropping it stops everything and leaves no socket or netdev behind.
+pub struct Nic {
+    config: NicConfig,
+    datapath: Arc<Datapath>,
+    /// `Err`: why there are no representors.
+    representors: Result<Representors, String>,
+    state: Mutex<State>,
+    /// What ends with the NIC, in this order.
+    vhost: VhostServer,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    _workers: Workers,
+    ageing: JoinHandle<()>,
+    stop_ageing: Sender<()>,
+}
+
+struct State {
+    channels: BTreeMap<ChannelName, Entry>,
+    names: BTreeMap<VportId, ChannelName>,
+    /// Vports below `next_vport` that no channel has.
+    free_vports: BTreeSet<VportId>,
+    next_vport: u32,
+    queues_used: u64,
+    rules: BTreeMap<RuleId, Arc<Rule>>,
+    next_rule: u64,
+    ageing_secs: u32,
+    uplink: Arc<Port>,
+    closing: bool,
+}
+
+struct Entry {
+    spec: ChannelSpec,
+    port: Arc<Port>,
+    session: Option<SessionHandle>,
+}
+
+/// In nanoseconds.
+fn seconds(secs: u32) -> Nanos {
+    Nanos::from(secs) * 1_000_000_000
+}
+
+/// How often learned addresses are checked for their age.
+const AGEING_PERIOD: Duration = Duration::from_secs(1);
+
+/// Refuses a value outside its range.
+fn check_range<T: PartialOrd + std::fmt::Display>(
+    field: &'static str,
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+) -> Result<(), Refused> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(Refused::Invalid {
+        field,
+        value: value.to_string(),
+        allowed: format!("{} to {}", range.start(), range.end()),
+    })
+}
+
+impl Nic {
+    /// Start a NIC with an uplink, an eswitch in legacy mode and no channels.
+    pub fn start(config: NicConfig) -> Result<Arc<Self>, Refused> {
+        check_range("queues", config.queues, 1..=1_000_000)?;
+        check_range("workers", config.workers, 1..=64)?;
+        check_range("nic_index", config.nic_index, 0..=99)?;
+        check_range("ageing_secs", config.ageing_secs, 10..=1_000_000)?;
+        crate::ring::sigbus::install();
+
+        let representors = match config.representors {
+            RepresentorMode::Off => Err("switched off".to_owned()),
+            mode => match Representors::new(config.nic_index) {
+                Ok(representors) => Ok(representors),
+                Err(why) if mode == RepresentorMode::Auto => {
+                    tracing::warn!(why, "no representors");
+                    Err(why)
+                }
+                Err(why) => return Err(Refused::Missing { what: "representors".into(), why }),
+            },
+        };
+        let mut switch = Switch::new();
+        switch.apply(&model::Change::SetUplink(config.uplink != UplinkSpec::None));
+        let mut fdb = Fdb::default();
+        fdb.set_limits(FdbLimits { ageing: seconds(config.ageing_secs), ..FdbLimits::default() });
+        let (datapath, workers) = Datapath::start(config.workers, switch, fdb)
+            .map_err(|e| Refused::os("starting the workers", e))?;
+
+        let uplink = Uplink::open(&config.uplink)?;
+        let representor = match &representors {
+            Ok(reps) if config.uplink != UplinkSpec::None => Some(reps.create_uplink()?),
+            _ => None,
+        };
+        let uplink = Arc::new(Port {
+            id: VportId::UPLINK,
+            channel: None,
+            endpoint: Endpoint::Uplink(uplink),
+            representor,
+            counters: Counters::new(config.workers),
+        });
+        datapath.apply(&[Change::AddPort(uplink.clone())]);
+        watch(&datapath, &uplink)?;
+
+        let vhost = VhostServer::start().map_err(|e| Refused::os("starting the session loop", e))?;
+        std::fs::create_dir_all(config.run_dir.join("channel"))
+            .map_err(|e| Refused::os(format!("run_dir: {}", config.run_dir.display()), e))?;
+        let (stop_ageing, stopped) = channel();
+        let ageing = {
+            let datapath = datapath.clone();
+            std::thread::Builder::new()
+                .name("ageing".into())
+                .spawn(move || {
+                    while stopped.recv_timeout(AGEING_PERIOD) == Err(RecvTimeoutError::Timeout) {
+                        let now = datapath.now();
+                        datapath.fdb().write().age(now);
+                    }
+                })
+                .map_err(|e| Refused::os("starting the ageing thread", e))?
+        };
+        Ok(Arc::new(Self {
+            state: Mutex::new(State {
+                channels: BTreeMap::new(),
+                names: BTreeMap::new(),
+                free_vports: BTreeSet::new(),
+                next_vport: 1,
+                queues_used: 0,
+                rules: BTreeMap::new(),
+                next_rule: 1,
+                ageing_secs: config.ageing_secs,
+                uplink,
+                closing: false,
+            }),
+            config,
+            datapath,
+            representors,
+            vhost,
+            running: Mutex::new(Some(Running { _workers: workers, ageing, stop_ageing })),
+        }))
+    }
+
+    /// Stop forwarding and remove every channel, socket and netdev. Requests that come later are
+    /// refused. Does nothing the second time.
+    pub fn shutdown(&self) {
+        let names: Vec<_> = {
+            let mut state = self.state.lock();
+            if std::mem::replace(&mut state.closing, true) {
+                return;
+            }
+            state.channels.keys().cloned().collect()
+        };
+        if let Err(error) = self.remove_channels(&names) {
+            tracing::error!(%error, "removing the channels");
+        }
+        self.datapath.apply(&[Change::RemovePort(VportId::UPLINK)]);
+        if let Some(Running { _workers, ageing, stop_ageing }) = self.running.lock().take() {
+            drop(stop_ageing);
+            let _ = ageing.join();
+        }
+        let _ = std::fs::remove_dir(self.config.run_dir.join("channel"));
+    }
+
+    /// The whole NIC.
+    pub fn info(&self) -> NicInfo {
+        let state = self.state.lock();
+        NicInfo {
+            version: env!("CARGO_PKG_VERSION"),
+            queues: self.config.queues,
+            queues_free: (u64::from(self.config.queues) - state.queues_used) as u32,
+            channels: state.channels.len() as u32,
+            workers: self.config.workers,
+            uplink: self.config.uplink.to_string(),
+            representors: self.representors.as_ref().map(|_| ()).map_err(Clone::clone),
+            run_dir: self.config.run_dir.clone(),
+        }
+    }
+
+    /// Representors that exist, in the order of their vports.
+    pub fn representors(&self) -> Vec<RepresentorInfo> {
+        let state = self.state.lock();
+        let ports = std::iter::once(&state.uplink).chain(state.channels.values().map(|e| &e.port));
+        let mut list: Vec<_> = ports
+            .filter_map(|port| {
+                let representor = port.representor.as_ref()?;
+                let link = representor.link();
+                Some(RepresentorInfo {
+                    name: representor.name().to_owned(),
+                    vport: port.id,
+                    channel: port.channel.clone(),
+                    up: link.up,
+                    carrier: link.carrier,
+                    mtu: link.mtu,
+                })
+            })
+            .collect();
+        list.sort_by_key(|r| r.vport);
+        list
+    }
+
+    /// Counters of every vport, in their order.
+    pub fn stats(&self) -> Vec<VportStats> {
+        let state = self.state.lock();
+        let ports = std::iter::once(&state.uplink).chain(state.channels.values().map(|e| &e.port));
+        let mut list: Vec<_> = ports.map(|port| port_stats(port)).collect();
+        list.sort_by_key(|s| s.vport);
+        list
+    }
+
+    /// A channel's name, a representor's netdev, or `uplink`.
+    pub fn vport_by_name(&self, name: &str) -> Option<VportId> {
+        let state = self.state.lock();
+        if name == "uplink" {
+            return Some(VportId::UPLINK);
+        }
+        if let Some(entry) = name.parse().ok().and_then(|n: ChannelName| state.channels.get(&n)) {
+            return Some(entry.port.id);
+        }
+        let ports = std::iter::once(&state.uplink).chain(state.channels.values().map(|e| &e.port));
+        let is_named = |p: &&Arc<Port>| p.representor.as_ref().is_some_and(|r| r.name() == name);
+        ports.into_iter().find(is_named).map(|p| p.id)
+    }
+}
+
+impl Drop for Nic {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+fn port_stats(port: &Port) -> VportStats {
+    let count = |what| {
+        let (packets, bytes) = port.counters.total(what);
+        Count { packets, bytes }
+    };
+    VportStats {
+        vport: port.id,
+        channel: port.channel.clone(),
+        tx: count(Counted::Tx),
+        rx: count(Counted::Rx),
+        representor: port.representor.as_ref().map(|r| r.name().to_owned()),
+        representor_rx: count(Counted::RepresentorRx),
+        representor_tx: count(Counted::RepresentorTx),
+        drops: port.counters.drops(),
+    }
+}
+
+/// Have the workers listen to a port's netdevs.
+fn watch(datapath: &Datapath, port: &Port) -> Result<(), Refused> {
+    let watch = |fd: std::os::fd::BorrowedFd<'_>, source: Source| {
+        let waker = datapath.waker(source);
+        waker.watch(fd, source.token()).map_err(|e| Refused::os("watching a netdev", e))
+    };
+    if let Some(representor) = &port.representor {
+        watch(representor.tap().as_fd(), Source::Representor(port.id))?;
+    }
+    match &port.endpoint {
+        Endpoint::Rings(_) => {}
+        Endpoint::Netdev(taps) => {
+            for (pair, tap) in taps.iter().enumerate() {
+                watch(tap.as_fd(), Source::Queue(port.id, pair as u16))?;
+            }
+        }
+        Endpoint::Uplink(uplink) => match uplink.as_fd() {
+            Some(fd) => watch(fd, Source::Uplink)?,
+            None => datapath.waker(Source::Uplink).post(Source::Uplink.token()),
+        },
+    }
+    Ok(())
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Legacy => "legacy",
+        Mode::Switchdev => "switchdev",
+    }
+}

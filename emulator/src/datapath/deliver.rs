@@ -1,0 +1,289 @@
+//! Giving each destination its share of a burst.
+
+use super::classify::Delivery;
+use super::frame::{Bytes, Frame, MAX_FRAME};
+use super::published::Config;
+use crate::port::{Channel, Counted, Endpoint, Port, RxQueue, SendError};
+use crate::ring::{Reserve, RingFault, RxScratch, Notifier};
+use chanio_model::DropReason;
+use chanio_model::eswitch::{Dest, VlanOp};
+use chanio_model::offload::{Offload, RxOffloads, Segmenter, VNET_HDR_LEN, finish_checksum};
+use std::io::{self, IoSlice};
+
+/// The worker's memory for delivering.
+pub struct Deliverer {
+    worker: usize,
+    /// A frame in one piece, for netdevs and for finishing it in software.
+    flat: Vec<u8>,
+    /// One segment of it.
+    segment: Vec<u8>,
+    scratch: RxScratch,
+    /// How the worker calls drivers.
+    pub notifier: Notifier,
+}
+
+/// How one frame fared at a destination.
+type Sent = Result<(), DropReason>;
+
+impl Deliverer {
+    pub fn new(worker: usize) -> io::Result<Self> {
+        Ok(Self {
+            worker,
+            flat: vec![0; MAX_FRAME + 4],
+            segment: vec![0; MAX_FRAME + 4],
+            scratch: RxScratch::default(),
+            notifier: Notifier::new()?,
+        })
+    }
+
+    /// Deliver all; `from` is charged for what the host's side of a representor does not take.
+    pub fn deliver(
+        &mut self,
+        deliveries: &[Delivery],
+        frames: &[Frame<'_>],
+        from: &Port,
+        config: &Config,
+    ) {
+        for share in deliveries.chunk_by(|a, b| a.dest == b.dest) {
+            match share[0].dest {
+                Dest::Vport(vport) => match config.port(vport) {
+                    Some(port) => self.to_port(share, frames, port),
+                    None => {
+                        from.counters.lose(
+                            self.worker,
+                            DropReason::NoDestination,
+                            share.len() as u64,
+                        );
+                    }
+                },
+                Dest::Representor(vport) => {
+                    if let Some(port) = config.port(vport) {
+                        self.to_representor(share, frames, port);
+                    }
+                }
+            }
+        }
+    }
+
+    fn to_port(&mut self, share: &[Delivery], frames: &[Frame<'_>], port: &Port) {
+        match &port.endpoint {
+            Endpoint::Rings(channel) => self.to_rings(share, frames, port, channel),
+            Endpoint::Netdev(taps) => {
+                for delivery in share {
+                    let frame = &frames[usize::from(delivery.frame)];
+                    let tap = &taps[frame_hash(frame) as usize % taps.len()];
+                    let sent = self.to_netdev(delivery.vlan, frame, tap.offloads(), |b| tap.send(b));
+                    self.count(port, Counted::Rx, delivery.vlan, frame, port_reason(sent));
+                }
+            }
+            Endpoint::Uplink(uplink) => {
+                for delivery in share {
+                    let frame = &frames[usize::from(delivery.frame)];
+                    let offloads = uplink.offloads();
+                    let sent = self.to_netdev(delivery.vlan, frame, offloads, |b| uplink.send(b));
+                    self.count(port, Counted::Rx, delivery.vlan, frame, port_reason(sent));
+                }
+            }
+        }
+    }
+
+    fn to_representor(&mut self, share: &[Delivery], frames: &[Frame<'_>], port: &Port) {
+        let Some(representor) = &port.representor else {
+            port.counters.lose(self.worker, DropReason::NoRepresentor, share.len() as u64);
+            return;
+        };
+        let tap = representor.tap();
+        for delivery in share {
+            let frame = &frames[usize::from(delivery.frame)];
+            let sent = self.to_netdev(delivery.vlan, frame, tap.offloads(), |b| tap.send(b));
+            let sent = sent.map_err(|error| match error {
+                SendError::Full => DropReason::RepresentorFull,
+                _ => DropReason::RepresentorDown,
+            });
+            self.count(port, Counted::RepresentorRx, delivery.vlan, frame, sent);
+        }
+    }
+
+    fn count(&self, port: &Port, what: Counted, vlan: VlanOp, frame: &Frame<'_>, sent: Sent) {
+        match sent {
+            Ok(()) => port.counters.count(self.worker, what, 1, frame.len_after(vlan) as u64),
+            Err(reason) => port.counters.lose(self.worker, reason, 1),
+        }
+    }
+
+    fn to_netdev(
+        &mut self,
+        vlan: VlanOp,
+        frame: &Frame<'_>,
+        takes: RxOffloads,
+        send: impl Fn(&[IoSlice<'_>]) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
+        let flat = frame.flatten(vlan, &mut self.flat);
+        let offload = frame.offload_after(vlan);
+        finish(flat, offload, takes, &mut self.segment, |header, bytes| {
+            send(&[IoSlice::new(header), IoSlice::new(bytes)])
+        })
+    }
+
+    fn to_rings(&mut self, share: &[Delivery], frames: &[Frame<'_>], port: &Port, channel: &Channel) {
+        if channel.rx_pairs() > 1 {
+            // Flows are spread over the rings; frames of one flow stay in order.
+            for delivery in share {
+                let frame = &frames[usize::from(delivery.frame)];
+                self.to_ring(std::slice::from_ref(delivery), frames, port, channel, frame_hash(frame));
+            }
+        } else {
+            self.to_ring(share, frames, port, channel, 0);
+        }
+    }
+
+    fn to_ring(
+        &mut self,
+        share: &[Delivery],
+        frames: &[Frame<'_>],
+        port: &Port,
+        channel: &Channel,
+        hash: u32,
+    ) {
+        let guard = channel.rx(|| hash);
+        let Some(mut guard) = guard.filter(|g| g.is_some()) else {
+            port.counters.lose(self.worker, DropReason::NotConnected, share.len() as u64);
+            return;
+        };
+        let queue = guard.as_mut().expect("filtered above");
+        let (mut packets, mut bytes) = (0, 0);
+        let mut fault = None;
+        for delivery in share {
+            let frame = &frames[usize::from(delivery.frame)];
+            match self.into_ring(queue, frame, delivery.vlan) {
+                Ok(Ok(())) => {
+                    packets += 1;
+                    bytes += frame.len_after(delivery.vlan) as u64;
+                }
+                Ok(Err(reason)) => port.counters.lose(self.worker, reason, 1),
+                Err(found) => {
+                    port.counters.lose(self.worker, DropReason::NotConnected, 1);
+                    fault = Some(found);
+                }
+            }
+        }
+        port.counters.count(self.worker, Counted::Rx, packets, bytes);
+        queue.publish(&mut self.notifier);
+        if let Some(fault) = fault {
+            drop(guard);
+            channel.fault(format!("receive ring: {fault}"));
+        }
+    }
+
+    /// The outer error is the ring's, the inner one the frame's.
+    fn into_ring(
+        &mut self,
+        queue: &mut RxQueue,
+        frame: &Frame<'_>,
+        vlan: VlanOp,
+    ) -> Result<Sent, RingFault> {
+        let offload = frame.offload_after(vlan);
+        let mut header = [0; VNET_HDR_LEN];
+        if offload.fits(queue.offloads) {
+            offload.to_hdr().write(&mut header);
+            let mut tag = [0; 4];
+            let head = frame.head_pieces(vlan, &mut tag);
+            return put(queue, &mut self.scratch, &header, head, Some(frame));
+        }
+        let flat = frame.flatten(vlan, &mut self.flat);
+        let takes = queue.offloads;
+        let mut fault = None;
+        let sent = finish(flat, offload, takes, &mut self.segment, |header, bytes| {
+            put(queue, &mut self.scratch, header, [bytes, &[], &[]], None).unwrap_or_else(|found| {
+                fault = Some(found);
+                Err(DropReason::NotConnected)
+            })
+        });
+        fault.map_or(Ok(sent), Err)
+    }
+}
+
+/// Put one frame into a ring: header, the pieces of its head, and the tail of `frame`, which is
+/// copied from where the source has it.
+fn put(
+    queue: &mut RxQueue,
+    scratch: &mut RxScratch,
+    header: &[u8; VNET_HDR_LEN],
+    head: [&[u8]; 3],
+    frame: Option<&Frame<'_>>,
+) -> Result<Sent, RingFault> {
+    let (tail_offset, tail_len) = frame.map_or((0, 0), Frame::tail);
+    let head_len: usize = head.iter().map(|piece| piece.len()).sum();
+    let total = queue.header_len + head_len + tail_len;
+    let buffers = match queue.ring.reserve(scratch, total as u32, queue.mergeable)? {
+        Reserve::Ready(buffers) => buffers,
+        Reserve::NoBuffers => return Ok(Err(DropReason::NoBuffers)),
+        Reserve::TooSmall { .. } => return Ok(Err(DropReason::BufferTooSmall)),
+    };
+    let mut header = *header;
+    header[10..12].copy_from_slice(&buffers.num_buffers().to_le_bytes());
+    let into = buffers.writable();
+    let mut at = into.copy_in(0, &header[..queue.header_len]);
+    for piece in head {
+        at += into.copy_in(at, piece);
+    }
+    match frame.map(|f| f.source) {
+        Some(Bytes::Guest(source)) => {
+            into.copy_from(at, source, tail_offset, tail_len);
+        }
+        Some(Bytes::Local(source)) => {
+            into.copy_in(at, &source[tail_offset..tail_offset + tail_len]);
+        }
+        None => {}
+    }
+    buffers.commit();
+    Ok(Ok(()))
+}
+
+/// Give a frame to a receiver that takes it as it is, or do in software what the receiver does
+/// not: the checksum, or segments with theirs. Ends at the first piece that is not taken.
+fn finish<E>(
+    flat: &mut [u8],
+    offload: Offload,
+    takes: RxOffloads,
+    segment: &mut [u8],
+    mut give: impl FnMut(&[u8; VNET_HDR_LEN], &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut header = [0; VNET_HDR_LEN];
+    if offload.fits(takes) {
+        offload.to_hdr().write(&mut header);
+        return give(&header, flat);
+    }
+    if let Some(gso) = offload.gso {
+        let mut segments = Segmenter::new(flat, gso);
+        while let Some(len) = segments.next_into(segment) {
+            give(&header, &segment[..len])?;
+        }
+        return Ok(());
+    }
+    if let Some(csum) = offload.csum {
+        finish_checksum(flat, csum);
+    }
+    give(&header, flat)
+}
+
+fn port_reason(sent: Result<(), SendError>) -> Sent {
+    sent.map_err(|error| match error {
+        SendError::Full => DropReason::PortFull,
+        SendError::Absent => DropReason::UplinkAbsent,
+        _ => DropReason::PortDown,
+    })
+}
+
+/// Spreads flows over queues: the same for all packets of a flow.
+fn frame_hash(frame: &Frame<'_>) -> u32 {
+    use std::hash::Hasher;
+    let key = &frame.key;
+    let mut hasher = rustc_hash::FxHasher::default();
+    for half in [&key.ip_src, &key.ip_dst] {
+        hasher.write(half);
+    }
+    hasher.write_u32(u32::from(key.l4_src) << 16 | u32::from(key.l4_dst));
+    hasher.write(&key.eth_src.0);
+    (hasher.finish() >> 32) as u32
+}

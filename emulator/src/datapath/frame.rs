@@ -1,0 +1,148 @@
+//! A frame on its way: the worker's own copy of its first bytes, which is all that decisions are
+//! made on, and a reference to the rest.
+
+use crate::ring::Readable;
+use chanio_model::DropReason;
+use chanio_model::eswitch::VlanOp;
+use chanio_model::flow::FlowKey;
+use chanio_model::offload::{Offload, VNET_HDR_LEN};
+
+/// Bytes copied before anything looks at them. Enough for Ethernet, two VLAN tags, IPv6 with
+/// options and a full TCP header; the rest of the frame never influences a decision.
+pub const HEAD: usize = 192;
+
+/// The longest frame taken from anywhere: a 64 KiB IP packet (GSO) with Ethernet and two tags.
+pub const MAX_FRAME: usize = 65_535 + 14 + 8;
+
+/// Memory for the heads of a burst.
+pub type Heads = [[u8; HEAD]];
+
+/// All bytes that a source gave for a frame, its virtio-net header in front.
+#[derive(Clone, Copy)]
+pub enum Bytes<'a> {
+    /// A chain in a guest's memory; the guest may still write to it.
+    Guest(Readable<'a>),
+    /// The worker's own memory.
+    Local(&'a [u8]),
+}
+
+impl Bytes<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Bytes::Guest(bytes) => bytes.len() as usize,
+            Bytes::Local(bytes) => bytes.len(),
+        }
+    }
+
+    /// Copies from `offset` on. The caller keeps within [`Bytes::len`].
+    fn copy_out(&self, offset: usize, into: &mut [u8]) {
+        match self {
+            Bytes::Guest(bytes) => {
+                bytes.copy_out(offset, into);
+            }
+            Bytes::Local(bytes) => into.copy_from_slice(&bytes[offset..offset + into.len()]),
+        }
+    }
+}
+
+/// A received frame.
+pub struct Frame<'a> {
+    head: &'a [u8],
+    /// Its virtio-net header as the source wrote it, zeros behind a short one.
+    pub header: [u8; VNET_HDR_LEN],
+    /// Bytes from the destination address to the end.
+    pub len: usize,
+    /// All of the source's bytes.
+    pub source: Bytes<'a>,
+    /// Bytes of virtio-net header in front of the frame.
+    header_len: usize,
+    /// What its headers say, after `classify`.
+    pub key: FlowKey,
+    /// What is left to do before it is a finished packet, after `classify`.
+    pub offload: Offload,
+}
+
+impl<'a> Frame<'a> {
+    /// Copy header and head of the frame that `source` holds behind `header_len` bytes (10 or 12)
+    /// of virtio-net header.
+    pub fn snapshot(
+        source: Bytes<'a>,
+        header_len: usize,
+        head: &'a mut [u8; HEAD],
+    ) -> Result<Self, DropReason> {
+        let len = source.len().checked_sub(header_len).ok_or(DropReason::Runt)?;
+        if len > MAX_FRAME {
+            return Err(DropReason::TooLong);
+        }
+        let mut header = [0; VNET_HDR_LEN];
+        source.copy_out(0, &mut header[..header_len]);
+        let head = &mut head[..len.min(HEAD)];
+        source.copy_out(header_len, head);
+        Ok(Self {
+            head,
+            header,
+            len,
+            source,
+            header_len,
+            key: FlowKey::default(),
+            offload: Offload::default(),
+        })
+    }
+
+    /// The bytes that decisions are made on, and that are delivered.
+    pub fn head(&self) -> &'a [u8] {
+        self.head
+    }
+
+    /// Bytes behind the head: where in `source`, and how many.
+    pub fn tail(&self) -> (usize, usize) {
+        (self.header_len + self.head.len(), self.len - self.head.len())
+    }
+
+    /// The head with a tag put in or taken out: three pieces to be delivered in a row.
+    pub fn head_pieces<'b>(&'b self, vlan: VlanOp, tag: &'b mut [u8; 4]) -> [&'b [u8]; 3] {
+        let head = self.head();
+        match vlan {
+            VlanOp::None => [head, &[], &[]],
+            VlanOp::Push(tci) => {
+                tag[..2].copy_from_slice(&0x8100u16.to_be_bytes());
+                tag[2..].copy_from_slice(&tci.to_be_bytes());
+                [&head[..12], tag, &head[12..]]
+            }
+            VlanOp::Pop => [&head[..12], &[], &head[16..]],
+            VlanOp::SetVid(vid) => {
+                tag.copy_from_slice(&head[12..16]);
+                tag[2] = tag[2] & 0xf0 | (vid >> 8) as u8;
+                tag[3] = vid as u8;
+                [&head[..12], tag, &head[16..]]
+            }
+        }
+    }
+
+    /// Length on delivery, bytes.
+    pub fn len_after(&self, vlan: VlanOp) -> usize {
+        self.len.saturating_add_signed(isize::from(vlan.delta()))
+    }
+
+    /// The offload request on delivery: offsets move with the tag.
+    pub fn offload_after(&self, vlan: VlanOp) -> Offload {
+        match vlan.delta() {
+            0 => self.offload,
+            delta => self.offload.shifted(delta),
+        }
+    }
+
+    /// The whole frame as it is to be delivered, in one piece. `into` is as long as the longest
+    /// frame.
+    pub fn flatten<'b>(&self, vlan: VlanOp, into: &'b mut [u8]) -> &'b mut [u8] {
+        let mut tag = [0; 4];
+        let mut at = 0;
+        for piece in self.head_pieces(vlan, &mut tag) {
+            into[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+        }
+        let (offset, len) = self.tail();
+        self.source.copy_out(offset, &mut into[at..at + len]);
+        &mut into[..at + len]
+    }
+}

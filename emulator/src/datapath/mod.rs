@@ -1,0 +1,154 @@
+//! The path of a packet, and the threads that walk it.
+//!
+//! A [`worker`] takes a burst from one source ([`receive`]), asks the switch where each packet
+//! goes ([`classify`]), and gives each destination its share in one go ([`deliver`]). Control
+//! changes what the workers read through [`published`] and never makes them wait.
+
+mod classify;
+mod deliver;
+mod frame;
+mod published;
+mod receive;
+mod source;
+mod waker;
+mod worker;
+
+pub use published::{Change, Config, Publisher};
+pub use source::Source;
+pub use waker::Waker;
+
+use chanio_model::eswitch::{self, Fdb, RxMode, Switch, VportConfig};
+use chanio_model::{Mac, Nanos, VportId};
+use parking_lot::{Mutex, RwLock};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// What control, sessions and workers share.
+pub struct Datapath {
+    /// Control's hold on the configuration. Workers never take this lock: [`Publisher::apply`]
+    /// waits for them.
+    publisher: Mutex<Publisher>,
+    /// Learned and static addresses. Workers read it for a burst and write it to learn.
+    fdb: RwLock<Fdb>,
+    wakers: Vec<Arc<Waker>>,
+    stopping: AtomicBool,
+    epoch: Instant,
+}
+
+/// The running workers.
+pub struct Workers {
+    datapath: Arc<Datapath>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Datapath {
+    /// Start `workers` threads that forward for this switch.
+    pub fn start(workers: usize, switch: Switch, fdb: Fdb) -> io::Result<(Arc<Self>, Workers)> {
+        let wakers: Vec<_> =
+            (0..workers).map(|_| Waker::new().map(Arc::new)).collect::<Result<_, _>>()?;
+        let (publisher, readers) = Publisher::new(switch, &wakers);
+        let datapath = Arc::new(Self {
+            publisher: Mutex::new(publisher),
+            fdb: RwLock::new(fdb),
+            wakers,
+            stopping: AtomicBool::new(false),
+            epoch: Instant::now(),
+        });
+        let mut running = Workers { datapath: datapath.clone(), threads: Vec::new() };
+        for (index, reader) in readers.into_iter().enumerate() {
+            let worker = worker::Worker::new(index, reader, datapath.clone())?;
+            let thread = std::thread::Builder::new()
+                .name(format!("worker{index}"))
+                .spawn(move || worker.run())?;
+            running.threads.push(thread);
+        }
+        Ok((datapath, running))
+    }
+
+    /// Nanoseconds since this datapath started.
+    pub fn now(&self) -> Nanos {
+        self.epoch.elapsed().as_nanos() as Nanos
+    }
+
+    /// How many workers there are; the number of counter shards.
+    pub fn workers(&self) -> usize {
+        self.wakers.len()
+    }
+
+    /// The waker of the worker that serves a source.
+    pub fn waker(&self, source: Source) -> &Arc<Waker> {
+        &self.wakers[source.worker(self.wakers.len())]
+    }
+
+    /// Make changes visible to all workers at once; see [`Publisher::apply`].
+    pub fn apply(&self, changes: &[Change]) {
+        self.publisher.lock().apply(changes);
+    }
+
+    /// Look at the configuration.
+    pub fn with_config<R>(&self, look: impl FnOnce(&Config) -> R) -> R {
+        look(self.publisher.lock().config())
+    }
+
+    /// The address table.
+    pub fn fdb(&self) -> &RwLock<Fdb> {
+        &self.fdb
+    }
+
+    /// Change one vport's configuration; false when there is no such vport.
+    pub fn update_vport(&self, vport: VportId, change: impl FnOnce(&mut VportConfig)) -> bool {
+        let mut publisher = self.publisher.lock();
+        let Some(config) = publisher.config().switch.vport(vport) else { return false };
+        let mut config = (**config).clone();
+        change(&mut config);
+        publisher.apply(&[Change::Switch(eswitch::Change::SetVport(vport, Arc::new(config)))]);
+        true
+    }
+
+    /// Set a channel's receive filter.
+    pub fn set_rx_mode(&self, vport: VportId, mode: RxMode) -> Result<(), String> {
+        self.update_vport(vport, |config| config.rx_mode = mode);
+        Ok(())
+    }
+
+    /// Give a channel another address of its own.
+    pub fn set_mac(&self, vport: VportId, mac: Mac) -> Result<(), String> {
+        let mut publisher = self.publisher.lock();
+        let Some(config) = publisher.config().switch.vport(vport) else {
+            return Err("the channel is gone".into());
+        };
+        let mut config = (**config).clone();
+        let vid = config.port_vlan.map_or(0, |vlan| vlan.id());
+        {
+            let mut fdb = self.fdb.write();
+            if let Some(owner) = fdb.static_owner(vid, mac)
+                && owner != vport
+            {
+                return Err(format!("{mac} already belongs to vport {owner}"));
+            }
+            for old in &config.macs {
+                fdb.remove(vid, *old);
+            }
+            fdb.insert_static(vid, mac, vport);
+        }
+        config.macs = vec![mac];
+        publisher.apply(&[Change::Switch(eswitch::Change::SetVport(vport, Arc::new(config)))]);
+        Ok(())
+    }
+}
+
+impl Drop for Workers {
+    /// Ends the threads and waits for them.
+    fn drop(&mut self) {
+        self.datapath.stopping.store(true, Ordering::Release);
+        for waker in &self.datapath.wakers {
+            waker.wake();
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The configuration that workers read, and how control changes it without ever making them wait.
+//!
+//! Two copies exist. Workers read one; control changes the other, swaps them, waits until every
+//! worker has moved over, and makes the same change on the copy they left. A change costs what
+//! the change costs, not what the configuration weighs, and when [`Publisher::apply`] returns no
+//! worker sees what it removed.
+
+use super::waker::Waker;
+use crate::port::Port;
+use chanio_model::VportId;
+use chanio_model::eswitch::{self, Switch};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// All that a worker needs to forward.
+#[derive(Clone)]
+pub struct Config {
+    /// The eswitch.
+    pub switch: Switch,
+    ports: Vec<Option<Arc<Port>>>,
+}
+
+impl Config {
+    /// The port behind a vport.
+    pub fn port(&self, vport: VportId) -> Option<&Arc<Port>> {
+        self.ports.get(vport.index())?.as_ref()
+    }
+
+    /// All ports.
+    pub fn ports(&self) -> impl Iterator<Item = &Arc<Port>> {
+        self.ports.iter().flatten()
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Switch(change) => self.switch.apply(change),
+            Change::AddPort(port) => {
+                let index = port.id.index();
+                if self.ports.len() <= index {
+                    self.ports.resize(index + 1, None);
+                }
+                self.ports[index] = Some(port.clone());
+            }
+            Change::RemovePort(vport) => self.ports[vport.index()] = None,
+        }
+    }
+}
+
+/// One step of a configuration change.
+pub enum Change {
+    /// In the switch.
+    Switch(eswitch::Change),
+    /// A port appears, or replaces the one at its vport.
+    AddPort(Arc<Port>),
+    /// A port goes.
+    RemovePort(VportId),
+}
+
+/// A worker's side: where to find the newest configuration.
+pub struct Published {
+    generation: AtomicU64,
+    current: Mutex<Arc<Config>>,
+    readers: Box<[ReaderState]>,
+}
+
+struct ReaderState {
+    /// The newest generation this worker has taken; `u64::MAX` when it has ended.
+    seen: AtomicU64,
+    waker: Arc<Waker>,
+}
+
+/// A worker's hold on the configuration.
+pub struct Reader {
+    published: Arc<Published>,
+    index: usize,
+    generation: u64,
+    config: Arc<Config>,
+}
+
+impl Reader {
+    /// The configuration as of the last [`Reader::refresh`].
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Take the newest configuration, if there is a newer one. Call between bursts: what was read
+    /// from the old one must not be used any more.
+    pub fn refresh(&mut self) {
+        // Acquire pairs with the release in `Publisher::apply`: the new configuration is in
+        // `current` by the time its generation is seen.
+        if self.published.generation.load(Ordering::Acquire) != self.generation {
+            let current = self.published.current.lock();
+            self.generation = self.published.generation.load(Ordering::Acquire);
+            self.config = current.clone();
+            drop(current);
+            self.published.readers[self.index].seen.store(self.generation, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.published.readers[self.index].seen.store(u64::MAX, Ordering::Release);
+    }
+}
+
+/// Control's side: the only writer.
+pub struct Publisher {
+    published: Arc<Published>,
+    standby: Arc<Config>,
+}
+
+/// How long a change waits for a worker to take it. Workers look between bursts, so this only
+/// runs out when the machine is badly overloaded; the change then costs a copy.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Publisher {
+    /// An empty switch, for workers with these wakers, and the readers of those workers.
+    pub fn new(switch: Switch, wakers: &[Arc<Waker>]) -> (Self, Vec<Reader>) {
+        let config = Config { switch, ports: Vec::new() };
+        let current = Arc::new(config.clone());
+        let reader_state = |w: &Arc<Waker>| ReaderState { seen: AtomicU64::new(0), waker: w.clone() };
+        let published = Arc::new(Published {
+            generation: AtomicU64::new(0),
+            current: Mutex::new(current.clone()),
+            readers: wakers.iter().map(reader_state).collect(),
+        });
+        let readers = (0..wakers.len())
+            .map(|index| Reader {
+                published: published.clone(),
+                index,
+                generation: 0,
+                config: current.clone(),
+            })
+            .collect();
+        (Self { published, standby: Arc::new(config) }, readers)
+    }
+
+    /// The configuration as the last change left it.
+    pub fn config(&self) -> &Config {
+        &self.standby
+    }
+
+    /// Make all of `changes` visible at once. On return every worker uses the new configuration
+    /// and nothing refers to what was removed.
+    pub fn apply(&mut self, changes: &[Change]) {
+        for change in changes {
+            Arc::make_mut(&mut self.standby).apply(change);
+        }
+        let mut old = {
+            let mut current = self.published.current.lock();
+            let old = std::mem::replace(&mut *current, self.standby.clone());
+            self.published.generation.fetch_add(1, Ordering::Release);
+            old
+        };
+        self.wait_for_readers();
+        for change in changes {
+            // No worker holds `old` now; if one still did, this would copy it and stay correct.
+            Arc::make_mut(&mut old).apply(change);
+        }
+        self.standby = old;
+    }
+
+    fn wait_for_readers(&self) {
+        let generation = self.published.generation.load(Ordering::Relaxed);
+        let behind = |reader: &ReaderState| reader.seen.load(Ordering::Acquire) < generation;
+        let started = Instant::now();
+        for reader in &self.published.readers {
+            if behind(reader) {
+                reader.waker.wake();
+            }
+            let mut rounds = 0u32;
+            while behind(reader) && started.elapsed() < PATIENCE {
+                rounds += 1;
+                if rounds < 50 { std::thread::yield_now() } else { std::thread::sleep(Duration::from_micros(20)) }
+            }
+        }
+    }
+}

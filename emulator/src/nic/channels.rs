@@ -1,0 +1,426 @@
+//! Requests about channels.
+
+use super::eswitch::{not_unicast, rule_names};
+use super::{Entry, Nic, Refused, State, check_range, spec::*, watch};
+use crate::datapath::Change;
+use crate::port::{
+    Channel, Counters, DeviceSettings, Endpoint, MAX_TAP_QUEUES, NewRepresentor, Port,
+    Representor, attach_tap,
+};
+use crate::vhost::{Device, MAX_QUEUE_PAIRS, SessionSpec};
+use chanio_model::eswitch::{self as model, MAX_VPORTS, VportConfig};
+use chanio_model::{ChannelName, Mac, VportId};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The MTU range of a channel, bytes: IPv4's least, and what fits the largest receive buffers.
+const MTU: std::ops::RangeInclusive<u16> = 68..=9500;
+
+impl Nic {
+    /// Make channels: all of them, or none.
+    pub fn add_channels(&self, specs: Vec<ChannelSpec>) -> Result<Vec<ChannelInfo>, Refused> {
+        let mut state = self.open()?;
+        let planned = self.plan(&state, specs)?;
+        let ports = self.make_ports(&planned)?;
+
+        let mut changes = Vec::with_capacity(2 * ports.len());
+        for ((vport, spec), port) in planned.iter().zip(&ports) {
+            changes.push(Change::AddPort(port.clone()));
+            changes.push(Change::Switch(model::Change::AddVport(*vport, vport_config(spec))));
+        }
+        self.datapath.apply(&changes);
+        let sessions = match self.start_ports(&planned, &ports) {
+            Ok(sessions) => sessions,
+            Err(refused) => {
+                let vports: Vec<_> = planned.iter().map(|(vport, _)| *vport).collect();
+                self.unpublish(&vports, &[]);
+                return Err(refused);
+            }
+        };
+
+        let mut infos = Vec::with_capacity(ports.len());
+        for (((vport, spec), port), session) in planned.into_iter().zip(ports).zip(sessions) {
+            state.free_vports.remove(&vport);
+            state.next_vport = state.next_vport.max(vport.0 + 1);
+            state.queues_used += u64::from(spec.queues);
+            state.names.insert(vport, spec.name.clone());
+            let name = spec.name.clone();
+            let entry = Entry { spec, port, session };
+            infos.push(self.channel_info(&entry));
+            state.channels.insert(name, entry);
+        }
+        Ok(infos)
+    }
+
+    /// Remove channels: all of them, or none. Flow rules that name one go with it.
+    pub fn del_channels(&self, names: &[ChannelName]) -> Result<(), Refused> {
+        drop(self.open()?);
+        self.remove_channels(names)
+    }
+
+    pub(super) fn remove_channels(&self, names: &[ChannelName]) -> Result<(), Refused> {
+        let mut state = self.state.lock();
+        let names: BTreeSet<_> = names.iter().collect();
+        if let Some(name) = names.iter().find(|n| !state.channels.contains_key(**n)) {
+            return Err(Refused::NoChannel(name.to_string()));
+        }
+        let entries: Vec<_> = names.iter().filter_map(|n| state.channels.remove(*n)).collect();
+        let vports: BTreeSet<_> = entries.iter().map(|e| e.port.id).collect();
+        for entry in &entries {
+            state.queues_used -= u64::from(entry.spec.queues);
+            state.names.remove(&entry.port.id);
+            state.free_vports.insert(entry.port.id);
+        }
+        let named = |spec| vports.iter().any(|v| rule_names(spec, *v));
+        let stale: Vec<_> =
+            state.rules.iter().filter(|(_, r)| named(&r.spec)).map(|(id, _)| *id).collect();
+        for id in &stale {
+            state.rules.remove(id);
+        }
+        // The last sessions end before the ports go, so that nothing restarts a ring.
+        let (sessions, ports): (Vec<_>, Vec<_>) =
+            entries.into_iter().map(|e| (e.session, e.port)).unzip();
+        self.vhost.remove(sessions.into_iter().flatten().collect());
+        let vports: Vec<_> = vports.into_iter().collect();
+        self.unpublish(&vports, &stale);
+        // Closing the last descriptor of a TAP removes its netdev.
+        drop(ports);
+        Ok(())
+    }
+
+    /// Change a channel while it runs.
+    pub fn set_channel(
+        &self,
+        name: &ChannelName,
+        change: ChannelChange,
+    ) -> Result<ChannelInfo, Refused> {
+        let mut state = self.open()?;
+        let entry =
+            state.channels.get(name).ok_or_else(|| Refused::NoChannel(name.to_string()))?;
+        let old = entry.spec.clone();
+        let mut spec = old.clone();
+        let ChannelChange { mac, vlan, mtu, spoofchk, trust, link_up, clear_fault } = change;
+        spec.mac = mac.or(spec.mac);
+        spec.vlan = vlan.unwrap_or(spec.vlan);
+        spec.mtu = mtu.unwrap_or(spec.mtu);
+        spec.spoofchk = spoofchk.unwrap_or(spec.spoofchk);
+        spec.trust = trust.unwrap_or(spec.trust);
+        spec.link_up = link_up.unwrap_or(spec.link_up);
+        check_range("mtu", spec.mtu, MTU)?;
+
+        let vport = entry.port.id;
+        let vid = |s: &ChannelSpec| s.vlan.map_or(0, |v| v.id());
+        if let Some(mac) = spec.mac {
+            check_mac(mac)?;
+            self.check_mac_free(&state, vid(&spec), mac, Some(vport))?;
+        }
+        if spec.mtu != old.mtu
+            && let Some(representor) = &entry.port.representor
+        {
+            representor.set_mtu(u32::from(spec.mtu))?;
+        }
+        if (spec.mac, spec.vlan) != (old.mac, old.vlan) {
+            let mut fdb = self.datapath.fdb().write();
+            fdb.flush_vport(vport);
+            if let Some(mac) = spec.mac {
+                fdb.insert_static(vid(&spec), mac, vport);
+            }
+        }
+        self.datapath.update_vport(vport, |config| {
+            config.macs = spec.mac.into_iter().collect();
+            config.port_vlan = spec.vlan;
+            config.mtu = spec.mtu;
+            config.spoofchk = spec.spoofchk;
+            config.trust = spec.trust;
+            config.link_up = spec.link_up;
+        });
+        match &entry.port.endpoint {
+            Endpoint::Rings(channel) => {
+                channel.configure(device_settings(&spec));
+                if let Some(session) = &entry.session {
+                    self.vhost.config_changed(session);
+                    if clear_fault && channel.driver_state().faulted {
+                        channel.clear_fault();
+                        self.vhost.reset(session);
+                    }
+                }
+            }
+            Endpoint::Netdev(taps) => {
+                if spec.link_up != old.link_up {
+                    follow_link(&entry.port, taps, spec.link_up)?;
+                }
+            }
+            Endpoint::Uplink(_) => {}
+        }
+        let entry = state.channels.get_mut(name).expect("found above, still locked");
+        entry.spec = spec;
+        Ok(self.channel_info(entry))
+    }
+
+    /// All channels, by name.
+    pub fn channels(&self) -> Vec<ChannelInfo> {
+        self.state.lock().channels.values().map(|e| self.channel_info(e)).collect()
+    }
+
+    /// One channel.
+    pub fn channel(&self, name: &str) -> Result<ChannelInfo, Refused> {
+        let state = self.state.lock();
+        let entry = name.parse().ok().and_then(|n: ChannelName| state.channels.get(&n));
+        entry.map(|e| self.channel_info(e)).ok_or_else(|| Refused::NoChannel(name.to_owned()))
+    }
+
+    fn channel_info(&self, entry: &Entry) -> ChannelInfo {
+        let spec = entry.spec.clone();
+        let mut info = ChannelInfo {
+            mac: spec.mac.unwrap_or_default(),
+            vport: entry.port.id,
+            representor: entry.port.representor.as_ref().map(|r| r.name().to_owned()),
+            socket: self.socket_path(&spec),
+            state: ChannelState::Running,
+            fault: None,
+            features: 0,
+            active_queues: spec.queues,
+            spec,
+        };
+        if let Endpoint::Rings(channel) = &entry.port.endpoint {
+            let driver = channel.driver_state();
+            info.mac = channel.mac();
+            info.fault = driver.fault;
+            info.features = driver.features;
+            info.active_queues = driver.active_pairs;
+            info.state = match (driver.faulted, driver.connected, driver.active_pairs) {
+                (true, ..) => ChannelState::Faulted,
+                (_, false, _) => ChannelState::Disconnected,
+                (_, true, 0) => ChannelState::Connected,
+                (_, true, _) => ChannelState::Running,
+            };
+        }
+        info
+    }
+
+    fn socket_path(&self, spec: &ChannelSpec) -> Option<PathBuf> {
+        match &spec.attach {
+            Attach::VhostUser => {
+                Some(self.config.run_dir.join("channel").join(format!("{}.sock", spec.name)))
+            }
+            Attach::VhostUserClient { path } => Some(path.clone()),
+            Attach::Tap { .. } => None,
+        }
+    }
+
+    /// Check a batch as a whole and give each channel its vport and address.
+    fn plan(
+        &self,
+        state: &State,
+        specs: Vec<ChannelSpec>,
+    ) -> Result<Vec<(VportId, ChannelSpec)>, Refused> {
+        let pool = u64::from(self.config.queues);
+        let asked: u64 = specs.iter().map(|s| u64::from(s.queues)).sum();
+        let free = pool - state.queues_used;
+        if asked > free {
+            return Err(Refused::PoolExhausted { asked, free, pool });
+        }
+        let mut names = BTreeSet::new();
+        let mut macs = BTreeSet::new();
+        let mut vports = state
+            .free_vports
+            .iter()
+            .copied()
+            .chain((state.next_vport..MAX_VPORTS as u32).map(VportId));
+        let mut planned = Vec::with_capacity(specs.len());
+        for mut spec in specs {
+            let max_queues = match spec.attach {
+                Attach::Tap { .. } => MAX_TAP_QUEUES,
+                _ => MAX_QUEUE_PAIRS,
+            };
+            check_range("queues", spec.queues, 1..=max_queues)?;
+            check_range("mtu", spec.mtu, MTU)?;
+            if state.channels.contains_key(&spec.name) || !names.insert(spec.name.clone()) {
+                return Err(Refused::DuplicateName(spec.name));
+            }
+            let vport = vports.next().ok_or(Refused::Invalid {
+                field: "count",
+                value: (state.channels.len() + names.len()).to_string(),
+                allowed: format!("at most {} channels", MAX_VPORTS - 1),
+            })?;
+            let vid = spec.vlan.map_or(0, |v| v.id());
+            let mac = spec.mac.unwrap_or_else(|| default_mac(self.config.nic_index, vport));
+            check_mac(mac)?;
+            if !macs.insert((vid, mac)) {
+                return Err(Refused::Invalid {
+                    field: "mac",
+                    value: mac.to_string(),
+                    allowed: "an address that the batch has once".into(),
+                });
+            }
+            self.check_mac_free(state, vid, mac, None)?;
+            spec.mac = Some(mac);
+            planned.push((vport, spec));
+        }
+        Ok(planned)
+    }
+
+    fn check_mac_free(
+        &self,
+        state: &State,
+        vid: u16,
+        mac: Mac,
+        except: Option<VportId>,
+    ) -> Result<(), Refused> {
+        match self.datapath.fdb().read().static_owner(vid, mac) {
+            Some(vport) if Some(vport) != except => match state.names.get(&vport) {
+                Some(owner) => Err(Refused::DuplicateMac { mac, owner: owner.clone() }),
+                None => Err(Refused::Invalid {
+                    field: "mac",
+                    value: mac.to_string(),
+                    allowed: "an address without a static entry; the uplink has this one".into(),
+                }),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything of the operating system that the channels need. What was made goes again when
+    /// a later step fails, since nothing else holds it.
+    fn make_ports(&self, planned: &[(VportId, ChannelSpec)]) -> Result<Vec<Arc<Port>>, Refused> {
+        let mut representors: Vec<Option<Representor>> = match &self.representors {
+            Ok(representors) => {
+                let wanted: Vec<_> = planned
+                    .iter()
+                    .map(|(vport, spec)| NewRepresentor {
+                        vport: *vport,
+                        alias: spec.name.clone(),
+                        mtu: u32::from(spec.mtu),
+                    })
+                    .collect();
+                representors.create(&wanted)?.into_iter().map(Some).collect()
+            }
+            Err(_) => planned.iter().map(|_| None).collect(),
+        };
+        let mut ports = Vec::with_capacity(planned.len());
+        for ((vport, spec), representor) in planned.iter().zip(representors.drain(..)) {
+            let endpoint = match &spec.attach {
+                Attach::Tap { netns, ifname, addresses } => {
+                    let mac = spec.mac.unwrap_or_default();
+                    let ifname = ifname.as_deref().unwrap_or("eth0");
+                    Endpoint::Netdev(attach_tap(
+                        netns, ifname, spec.queues, mac, spec.mtu, addresses,
+                    )?)
+                }
+                Attach::VhostUser | Attach::VhostUserClient { .. } => {
+                    let carrier = representor.as_ref().map(|r| r.carrier());
+                    Endpoint::Rings(Arc::new(Channel::new(
+                        *vport,
+                        spec.queues,
+                        device_settings(spec),
+                        self.datapath.clone(),
+                        carrier,
+                    )))
+                }
+            };
+            ports.push(Arc::new(Port {
+                id: *vport,
+                channel: Some(spec.name.clone()),
+                endpoint,
+                representor,
+                counters: Counters::new(self.config.workers),
+            }));
+        }
+        Ok(ports)
+    }
+
+    /// Addresses, events and sockets of published ports; one session, or none, for each.
+    fn start_ports(
+        &self,
+        planned: &[(VportId, ChannelSpec)],
+        ports: &[Arc<Port>],
+    ) -> Result<Vec<Option<crate::vhost::SessionHandle>>, Refused> {
+        let mut sockets = Vec::new();
+        {
+            let mut fdb = self.datapath.fdb().write();
+            for (vport, spec) in planned {
+                let vid = spec.vlan.map_or(0, |v| v.id());
+                fdb.insert_static(vid, spec.mac.unwrap_or_default(), *vport);
+            }
+        }
+        for ((_, spec), port) in planned.iter().zip(ports) {
+            watch(&self.datapath, port)?;
+            match (&port.endpoint, &spec.attach) {
+                (Endpoint::Rings(channel), Attach::VhostUserClient { path }) => {
+                    sockets.push(SessionSpec::Connect(path.clone(), channel.clone()));
+                }
+                (Endpoint::Rings(channel), _) => {
+                    let path = self.socket_path(spec).expect("a vhost-user channel has a socket");
+                    sockets.push(SessionSpec::Listen(path, channel.clone()));
+                }
+                (Endpoint::Netdev(taps), _) => follow_link(port, taps, spec.link_up)?,
+                (Endpoint::Uplink(_), _) => {}
+            }
+        }
+        let mut sessions = self.vhost.add(sockets)?.into_iter();
+        let session = |p: &Arc<Port>| match p.endpoint {
+            Endpoint::Rings(_) => sessions.next(),
+            _ => None,
+        };
+        Ok(ports.iter().map(session).collect())
+    }
+
+    /// Take vports and rules out of the switch; on return no worker uses them.
+    fn unpublish(&self, vports: &[VportId], rules: &[chanio_model::RuleId]) {
+        let mut changes = Vec::with_capacity(rules.len() + 2 * vports.len());
+        changes.extend(rules.iter().map(|id| Change::Switch(model::Change::RemoveRule(*id))));
+        for vport in vports {
+            changes.push(Change::Switch(model::Change::RemoveVport(*vport)));
+            changes.push(Change::RemovePort(*vport));
+        }
+        self.datapath.apply(&changes);
+        let mut fdb = self.datapath.fdb().write();
+        for vport in vports {
+            fdb.flush_vport(*vport);
+        }
+    }
+}
+
+/// The link of a netdev channel, shown at both ends.
+fn follow_link(port: &Port, taps: &[crate::port::Tap], up: bool) -> Result<(), Refused> {
+    let failed = |e| Refused::os("link_up: setting the carrier", e);
+    if let Some(tap) = taps.first() {
+        tap.set_carrier(up).map_err(failed)?;
+    }
+    match &port.representor {
+        Some(representor) => representor.carrier().set(up).map_err(failed),
+        None => Ok(()),
+    }
+}
+
+fn check_mac(mac: Mac) -> Result<(), Refused> {
+    if mac.is_unicast() { Ok(()) } else { Err(not_unicast(mac)) }
+}
+
+/// 02:ca:<nic>:<vport>: locally administered, unique among the NICs of a machine.
+fn default_mac(nic_index: u32, vport: VportId) -> Mac {
+    let [_, b, c, d] = vport.0.to_be_bytes();
+    Mac([0x02, 0xca, nic_index as u8, b, c, d])
+}
+
+fn device_settings(spec: &ChannelSpec) -> DeviceSettings {
+    DeviceSettings {
+        mac: spec.mac.unwrap_or_default(),
+        mtu: spec.mtu,
+        link_up: spec.link_up,
+        trust: spec.trust,
+    }
+}
+
+fn vport_config(spec: &ChannelSpec) -> Arc<VportConfig> {
+    Arc::new(VportConfig {
+        macs: spec.mac.into_iter().collect(),
+        port_vlan: spec.vlan,
+        spoofchk: spec.spoofchk,
+        trust: spec.trust,
+        link_up: spec.link_up,
+        mtu: spec.mtu,
+        rx_mode: Default::default(),
+    })
+}

@@ -1,0 +1,249 @@
+//! Requests about the eswitch: mode, flow rules, addresses.
+
+use super::{Nic, Refused, State, check_range, mode_name, seconds, spec::*};
+use crate::datapath::Change;
+use chanio_model::eswitch::{self as model, FdbLimits, Mode};
+use chanio_model::flow::{Action, Rule, RuleSpec};
+use chanio_model::{Mac, RuleId, VportId};
+use std::sync::Arc;
+
+impl Nic {
+    /// The eswitch's settings.
+    pub fn eswitch(&self) -> EswitchInfo {
+        let state = self.state.lock();
+        self.eswitch_info(&state)
+    }
+
+    fn eswitch_info(&self, state: &State) -> EswitchInfo {
+        let (mode, vepa) = self.datapath.with_config(|c| (c.switch.mode(), c.switch.vepa()));
+        EswitchInfo {
+            mode,
+            vepa,
+            ageing_secs: state.ageing_secs,
+            rules: state.rules.len(),
+            fdb_entries: self.datapath.fdb().read().len(),
+        }
+    }
+
+    /// Change settings. Another mode removes flow rules and learned addresses, as devlink's
+    /// `eswitch set` does.
+    pub fn set_eswitch(&self, change: EswitchChange) -> Result<EswitchInfo, Refused> {
+        let mut state = self.open()?;
+        if let Some(secs) = change.ageing_secs {
+            check_range("ageing_secs", secs, 10..=1_000_000)?;
+        }
+        let mode_now = self.datapath.with_config(|c| c.switch.mode());
+        let mode_after = change.mode.unwrap_or(mode_now);
+        if change.vepa == Some(true) && mode_after != Mode::Legacy {
+            return Err(Refused::WrongMode {
+                what: "vepa",
+                needed: "legacy",
+                mode: mode_name(mode_after),
+            });
+        }
+        let mut changes = Vec::new();
+        if mode_after != mode_now {
+            changes.extend(state.rules.keys().map(|id| model::Change::RemoveRule(*id)));
+            state.rules.clear();
+            changes.push(model::Change::SetVepa(false));
+            changes.push(model::Change::SetMode(mode_after));
+        }
+        if let Some(vepa) = change.vepa {
+            changes.push(model::Change::SetVepa(vepa));
+        }
+        let changes: Vec<_> = changes.into_iter().map(Change::Switch).collect();
+        self.datapath.apply(&changes);
+        if mode_after != mode_now {
+            self.datapath.fdb().write().flush_learned();
+        }
+        if let Some(secs) = change.ageing_secs {
+            state.ageing_secs = secs;
+            let mut fdb = self.datapath.fdb().write();
+            let limits = fdb.limits();
+            fdb.set_limits(FdbLimits { ageing: seconds(secs), ..limits });
+        }
+        Ok(self.eswitch_info(&state))
+    }
+
+    /// Add flow rules, all or none; needs switchdev mode.
+    pub fn add_rules(&self, specs: Vec<RuleSpec>) -> Result<Vec<RuleId>, Refused> {
+        let mut state = self.open()?;
+        let mode = self.datapath.with_config(|c| c.switch.mode());
+        if mode != Mode::Switchdev {
+            return Err(Refused::WrongMode {
+                what: "a flow rule",
+                needed: "switchdev",
+                mode: mode_name(mode),
+            });
+        }
+        for spec in &specs {
+            check_rule(spec, &state)?;
+        }
+        let mut ids = Vec::with_capacity(specs.len());
+        let mut changes = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let id = RuleId(state.next_rule);
+            state.next_rule += 1;
+            let rule = Arc::new(Rule::new(id, spec, self.config.workers));
+            state.rules.insert(id, rule.clone());
+            changes.push(Change::Switch(model::Change::AddRule(rule)));
+            ids.push(id);
+        }
+        self.datapath.apply(&changes);
+        Ok(ids)
+    }
+
+    /// Remove flow rules, all or none.
+    pub fn del_rules(&self, ids: &[RuleId]) -> Result<(), Refused> {
+        let mut state = self.open()?;
+        if let Some(id) = ids.iter().find(|id| !state.rules.contains_key(id)) {
+            return Err(Refused::NoRule(*id));
+        }
+        let mut changes = Vec::with_capacity(ids.len());
+        for id in ids {
+            if state.rules.remove(id).is_some() {
+                changes.push(Change::Switch(model::Change::RemoveRule(*id)));
+            }
+        }
+        self.datapath.apply(&changes);
+        Ok(())
+    }
+
+    /// Remove all flow rules; how many there were.
+    pub fn flush_rules(&self) -> usize {
+        let mut state = self.state.lock();
+        let rules = std::mem::take(&mut state.rules);
+        let remove = |id: &RuleId| Change::Switch(model::Change::RemoveRule(*id));
+        self.datapath.apply(&rules.keys().map(remove).collect::<Vec<_>>());
+        rules.len()
+    }
+
+    /// Flow rules in the order they were added.
+    pub fn rules(&self) -> Vec<RuleInfo> {
+        let now = self.datapath.now();
+        let info = |(id, rule): (&RuleId, &Arc<Rule>)| {
+            let totals = rule.totals();
+            RuleInfo {
+                id: *id,
+                spec: rule.spec.clone(),
+                packets: totals.packets,
+                bytes: totals.bytes,
+                idle_ns: (totals.packets > 0).then(|| now.saturating_sub(totals.last_used)),
+            }
+        };
+        self.state.lock().rules.iter().map(info).collect()
+    }
+
+    /// The address table, by VLAN and address.
+    pub fn fdb(&self) -> Vec<FdbInfo> {
+        let now = self.datapath.now();
+        let mut list: Vec<_> = self
+            .datapath
+            .fdb()
+            .read()
+            .iter(now)
+            .map(|e| FdbInfo {
+                vid: e.vid,
+                mac: e.mac,
+                vport: e.vport,
+                is_static: e.is_static,
+                idle_ns: (!e.is_static).then_some(e.idle_ns),
+            })
+            .collect();
+        list.sort_by_key(|e| (e.vid, e.mac));
+        list
+    }
+
+    /// Add a static address. `vid` 0 is untagged.
+    pub fn add_fdb(&self, vid: u16, mac: Mac, vport: VportId) -> Result<(), Refused> {
+        let state = self.open()?;
+        check_range("vid", vid, 0..=4094)?;
+        if !mac.is_unicast() {
+            return Err(not_unicast(mac));
+        }
+        if !vport.is_uplink() && !state.names.contains_key(&vport) {
+            return Err(Refused::NoVport(vport));
+        }
+        let added = self.datapath.fdb().write().insert_static(vid, mac, vport);
+        added.map_err(|conflict| {
+            let owner = state.names.get(&conflict.vport).map_or("uplink", |name| name.as_str());
+            Refused::Invalid {
+                field: "mac",
+                value: mac.to_string(),
+                allowed: format!("an address without a static entry; `{owner}` has this one"),
+            }
+        })
+    }
+
+    /// Remove a static address that [`Nic::add_fdb`] added.
+    pub fn del_fdb(&self, vid: u16, mac: Mac) -> Result<(), Refused> {
+        let state = self.open()?;
+        let mut fdb = self.datapath.fdb().write();
+        let owner = fdb.static_owner(vid, mac).ok_or(Refused::NoFdbEntry { mac, vid })?;
+        let of_channel = |e: &super::Entry| {
+            e.spec.mac == Some(mac) && e.spec.vlan.map_or(0, |v| v.id()) == vid
+        };
+        if let Some(name) = state.names.get(&owner)
+            && state.channels.get(name).is_some_and(of_channel)
+        {
+            return Err(Refused::Invalid {
+                field: "mac",
+                value: mac.to_string(),
+                allowed: format!("an added entry; this one is channel `{name}`'s own address"),
+            });
+        }
+        fdb.remove(vid, mac);
+        Ok(())
+    }
+
+    /// Forget learned addresses; how many there were.
+    pub fn flush_fdb(&self) -> usize {
+        self.datapath.fdb().write().flush_learned()
+    }
+
+    /// The state, unless the NIC is going down.
+    pub(super) fn open(&self) -> Result<parking_lot::MutexGuard<'_, State>, Refused> {
+        let state = self.state.lock();
+        if state.closing { Err(Refused::ShuttingDown) } else { Ok(state) }
+    }
+}
+
+pub(super) fn not_unicast(mac: Mac) -> Refused {
+    Refused::Invalid {
+        field: "mac",
+        value: mac.to_string(),
+        allowed: "a unicast address other than 00:00:00:00:00:00".into(),
+    }
+}
+
+fn check_rule(spec: &RuleSpec, state: &State) -> Result<(), Refused> {
+    check_range("priority", spec.priority, 1..=u16::MAX)?;
+    let exists = |v: VportId| v.is_uplink() || state.names.contains_key(&v);
+    if spec.matches.mask.in_port != 0 && !exists(VportId(spec.matches.value.in_port)) {
+        return Err(Refused::NoVport(VportId(spec.matches.value.in_port)));
+    }
+    let well_ended = spec.actions.last().is_some_and(|a| a.is_final())
+        && spec.actions.iter().filter(|a| a.is_final()).count() == 1;
+    if !well_ended {
+        return Err(Refused::Invalid {
+            field: "actions",
+            value: format!("{:?}", spec.actions),
+            allowed: "mirrors followed by exactly one of drop, pass, redirect".into(),
+        });
+    }
+    for action in &spec.actions {
+        if let Action::Redirect(vport) | Action::Mirror(vport) = action
+            && !exists(*vport)
+        {
+            return Err(Refused::NoVport(*vport));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a rule names this vport, and so goes with it.
+pub(super) fn rule_names(spec: &RuleSpec, vport: VportId) -> bool {
+    let matched = spec.matches.mask.in_port != 0 && spec.matches.value.in_port == vport.0;
+    let target = |a: &Action| matches!(a, Action::Redirect(v) | Action::Mirror(v) if *v == vport);
+    matched || spec.actions.iter().any(target)
+}

@@ -1,0 +1,353 @@
+//! A channel that is a vhost-user device: its rings, and what its driver has asked for.
+
+use crate::datapath::{Datapath, Source};
+use crate::port::Carrier;
+use crate::ring::{Call, Kick, Notifier, SplitRing};
+use crate::vhost::{Device, RingIndex, RingStart, header_len};
+use chanio_model::eswitch::RxMode;
+use chanio_model::offload::RxOffloads;
+use chanio_model::{Mac, VportId};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+
+/// A ring that the driver sends on.
+pub struct TxQueue {
+    /// The ring.
+    pub ring: SplitRing,
+    /// Bytes of virtio-net header in front of each frame: 10 or 12.
+    pub header_len: usize,
+    call: Option<Call>,
+    /// Held for its registration with the worker; `None`: the ring must be polled.
+    kick: Option<Kick>,
+}
+
+impl TxQueue {
+    /// Whether the driver tells when it adds work.
+    pub fn has_kick(&self) -> bool {
+        self.kick.is_some()
+    }
+
+    /// Make the used entries visible and wake the driver if it asks for that.
+    pub fn publish(&mut self, notifier: &mut Notifier) {
+        if self.ring.publish() {
+            notify(&self.call, notifier);
+        }
+    }
+}
+
+/// A ring that the driver receives on.
+pub struct RxQueue {
+    /// The ring.
+    pub ring: SplitRing,
+    /// Bytes of virtio-net header in front of each frame: 10 or 12.
+    pub header_len: usize,
+    /// A frame may take several buffers.
+    pub mergeable: bool,
+    /// What the driver takes unfinished.
+    pub offloads: RxOffloads,
+    call: Option<Call>,
+}
+
+impl RxQueue {
+    /// As [`TxQueue::publish`].
+    pub fn publish(&mut self, notifier: &mut Notifier) {
+        if self.ring.publish() {
+            notify(&self.call, notifier);
+        }
+    }
+}
+
+fn notify(call: &Option<Call>, notifier: &mut Notifier) {
+    if let Some(call) = call
+        && let Err(error) = notifier.notify(call)
+    {
+        tracing::debug!(%error, "calling a driver");
+    }
+}
+
+struct QueuePair {
+    tx: Mutex<Option<Box<TxQueue>>>,
+    rx: Mutex<Option<Box<RxQueue>>>,
+}
+
+/// A vhost-user device. A ring's lock is held by a worker for one burst at a time, and by the
+/// session only to start or stop it; after a stop nothing refers to its memory.
+pub struct Channel {
+    id: VportId,
+    pairs: Box<[QueuePair]>,
+    datapath: Arc<Datapath>,
+    /// The representor's, if there is one.
+    carrier: Option<Carrier>,
+    driver: Mutex<Driver>,
+    mac: Mutex<Mac>,
+    mtu: AtomicU16,
+    link_up: AtomicBool,
+    trust: AtomicBool,
+    features: AtomicU64,
+    /// Pairs that the driver wants packets on (control queue).
+    wanted_pairs: AtomicU16,
+    /// Receive rings 0 to n-1 run; what workers spread packets over.
+    rx_pairs: AtomicU16,
+}
+
+#[derive(Default)]
+struct Driver {
+    connected: bool,
+    faulted: bool,
+    fault: Option<String>,
+}
+
+/// What the channel's driver is doing, for listings.
+pub struct DriverState {
+    /// A client is attached.
+    pub connected: bool,
+    /// Stopped for `fault` until a new client comes or control clears it.
+    pub faulted: bool,
+    /// Why it was last stopped.
+    pub fault: Option<String>,
+    /// Negotiated virtio features.
+    pub features: u64,
+    /// Pairs of which both rings run.
+    pub active_pairs: u16,
+}
+
+/// What control sets of a channel's device.
+#[derive(Clone, Copy)]
+pub struct DeviceSettings {
+    /// Address in config space.
+    pub mac: Mac,
+    /// MTU in config space, bytes.
+    pub mtu: u16,
+    /// Link bit in config space.
+    pub link_up: bool,
+    /// Whether the driver may change its address and receive mode.
+    pub trust: bool,
+}
+
+impl Channel {
+    /// A device with no driver.
+    pub fn new(
+        id: VportId,
+        pairs: u16,
+        settings: DeviceSettings,
+        datapath: Arc<Datapath>,
+        carrier: Option<Carrier>,
+    ) -> Self {
+        let pair = |_| QueuePair { tx: Mutex::new(None), rx: Mutex::new(None) };
+        Self {
+            id,
+            pairs: (0..pairs).map(pair).collect(),
+            datapath,
+            carrier,
+            driver: Mutex::default(),
+            mac: Mutex::new(settings.mac),
+            mtu: AtomicU16::new(settings.mtu),
+            link_up: AtomicBool::new(settings.link_up),
+            trust: AtomicBool::new(settings.trust),
+            features: AtomicU64::new(0),
+            wanted_pairs: AtomicU16::new(pairs),
+            rx_pairs: AtomicU16::new(0),
+        }
+    }
+
+    /// Change what the device shows of itself.
+    pub fn configure(&self, settings: DeviceSettings) {
+        *self.mac.lock() = settings.mac;
+        self.mtu.store(settings.mtu, Ordering::Relaxed);
+        self.link_up.store(settings.link_up, Ordering::Relaxed);
+        self.trust.store(settings.trust, Ordering::Relaxed);
+        self.follow_carrier();
+    }
+
+    /// The transmit ring of a pair, for the length of a burst; empty when it does not run.
+    pub fn tx(&self, pair: u16) -> Option<MutexGuard<'_, Option<Box<TxQueue>>>> {
+        Some(self.pairs.get(usize::from(pair))?.tx.lock())
+    }
+
+    /// The receive ring that a flow with this hash uses, for the length of a burst; empty when it
+    /// does not run.
+    pub fn rx(&self, hash: impl FnOnce() -> u32) -> Option<MutexGuard<'_, Option<Box<RxQueue>>>> {
+        let pair = match self.rx_pairs.load(Ordering::Relaxed) {
+            0 => return None,
+            1 => 0,
+            n => hash() % u32::from(n),
+        };
+        Some(self.pairs[pair as usize].rx.lock())
+    }
+
+    /// How many receive rings flows are spread over.
+    pub fn rx_pairs(&self) -> u16 {
+        self.rx_pairs.load(Ordering::Relaxed)
+    }
+
+    /// For listings.
+    pub fn driver_state(&self) -> DriverState {
+        let driver = self.driver.lock();
+        let runs = |p: &&QueuePair| p.tx.lock().is_some() && p.rx.lock().is_some();
+        DriverState {
+            connected: driver.connected,
+            faulted: driver.faulted,
+            fault: driver.fault.clone(),
+            features: self.features.load(Ordering::Relaxed),
+            active_pairs: self.pairs.iter().filter(runs).count() as u16,
+        }
+    }
+
+    /// Let the channel start again after a fault.
+    pub fn clear_fault(&self) {
+        let mut driver = self.driver.lock();
+        driver.faulted = false;
+        driver.fault = None;
+    }
+
+    fn count_rx_pairs(&self) {
+        let running = self.pairs.iter().take_while(|p| p.rx.lock().is_some()).count() as u16;
+        let wanted = self.wanted_pairs.load(Ordering::Relaxed);
+        self.rx_pairs.store(running.min(wanted), Ordering::Relaxed);
+    }
+
+    fn stop_all(&self) {
+        self.rx_pairs.store(0, Ordering::Relaxed);
+        for pair in &self.pairs {
+            *pair.tx.lock() = None;
+            *pair.rx.lock() = None;
+        }
+        self.follow_carrier();
+    }
+
+    /// The representor's carrier follows the channel: link up and a driver receiving.
+    fn follow_carrier(&self) {
+        let up = self.link_up.load(Ordering::Relaxed) && self.rx_pairs() > 0;
+        if let Some(carrier) = &self.carrier
+            && let Err(error) = carrier.set(up)
+        {
+            tracing::warn!(vport = %self.id, %error, "carrier of the representor");
+        }
+    }
+}
+
+impl Device for Channel {
+    fn max_queue_pairs(&self) -> u16 {
+        self.pairs.len() as u16
+    }
+
+    fn mac(&self) -> Mac {
+        *self.mac.lock()
+    }
+
+    fn mtu(&self) -> u16 {
+        self.mtu.load(Ordering::Relaxed)
+    }
+
+    fn link_up(&self) -> bool {
+        self.link_up.load(Ordering::Relaxed)
+    }
+
+    fn set_connected(&self, connected: bool) {
+        let mut driver = self.driver.lock();
+        driver.connected = connected;
+        if connected {
+            // A new client starts clean; the reason stays readable until the next fault.
+            driver.faulted = false;
+        }
+        drop(driver);
+        if !connected {
+            self.stop_all();
+        }
+    }
+
+    fn set_features(&self, features: u64) {
+        self.features.store(features, Ordering::Relaxed);
+        if features == 0 {
+            // The driver is gone or has reset the device: back to what a device starts with.
+            self.wanted_pairs.store(self.max_queue_pairs(), Ordering::Relaxed);
+            let _ = self.datapath.set_rx_mode(self.id, RxMode::default());
+        }
+    }
+
+    fn start_ring(&self, index: RingIndex, start: RingStart) {
+        // Held while the ring goes in, so that a fault on another thread cannot slip between.
+        let driver = self.driver.lock();
+        let Some(pair) = self.pairs.get(usize::from(index.pair())) else { return };
+        if driver.faulted {
+            return;
+        }
+        let RingStart { mut ring, kick, call, features } = start;
+        let header_len = header_len(features);
+        if index.is_tx() {
+            let source = Source::Queue(self.id, index.pair());
+            let waker = self.datapath.waker(source);
+            let kick = match kick.map(|fd| Kick::register(fd, waker.epoll().clone(), source.token())) {
+                None => None,
+                Some(Ok(kick)) => Some(kick),
+                Some(Err(error)) => {
+                    drop(driver);
+                    return self.fault(format!("ring {}: kick: {error}", index.0));
+                }
+            };
+            *pair.tx.lock() = Some(Box::new(TxQueue { ring, header_len, call, kick }));
+            waker.post(source.token());
+        } else {
+            // What the driver adds is found when there is something to deliver.
+            ring.disable_kicks();
+            *pair.rx.lock() = Some(Box::new(RxQueue {
+                ring,
+                header_len,
+                mergeable: features & crate::vhost::MRG_RXBUF != 0,
+                offloads: crate::vhost::rx_offloads(features),
+                call,
+            }));
+            self.count_rx_pairs();
+            drop(driver);
+            self.follow_carrier();
+        }
+    }
+
+    fn stop_ring(&self, index: RingIndex) -> Option<u16> {
+        let pair = self.pairs.get(usize::from(index.pair()))?;
+        if index.is_tx() {
+            let queue = pair.tx.lock().take()?;
+            Some(queue.ring.next_avail())
+        } else {
+            let queue = pair.rx.lock().take()?;
+            self.count_rx_pairs();
+            self.follow_carrier();
+            Some(queue.ring.next_avail())
+        }
+    }
+
+    fn set_active_pairs(&self, pairs: u16) {
+        self.wanted_pairs.store(pairs, Ordering::Relaxed);
+        self.count_rx_pairs();
+    }
+
+    fn set_rx_mode(&self, mode: RxMode) -> Result<(), String> {
+        if !self.trust.load(Ordering::Relaxed) && mode.wants_trust(self.mac()) {
+            return Err("the channel is not trusted".into());
+        }
+        self.datapath.set_rx_mode(self.id, mode)
+    }
+
+    fn set_mac(&self, mac: Mac) -> Result<(), String> {
+        if !self.trust.load(Ordering::Relaxed) && mac != self.mac() {
+            return Err("the channel is not trusted".into());
+        }
+        if !mac.is_unicast() {
+            return Err(format!("{mac} is not a station's address"));
+        }
+        self.datapath.set_mac(self.id, mac)?;
+        *self.mac.lock() = mac;
+        Ok(())
+    }
+
+    fn fault(&self, reason: String) {
+        {
+            let mut driver = self.driver.lock();
+            tracing::warn!(vport = %self.id, reason, "channel stopped");
+            driver.faulted = true;
+            driver.fault = Some(reason);
+        }
+        self.stop_all();
+    }
+}
