@@ -3,9 +3,13 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`nic`] | the NIC as control sees it: channels, eswitch, rules; every request ends here |
-//! | [`vhost`] | vhost-user sessions: one event loop for all sockets |
+//! | [`datapath`] | the path of a packet and the threads that walk it |
 //! | [`port`] | what stands behind a vport: channel, representor, uplink; the netdevs they need |
+//! | [`vhost`] | vhost-user sessions: one event loop for all sockets |
+//! | [`ring`] | guest memory and split virtqueues |
 
+pub mod datapath;
 pub mod nic;
 pub mod port;
+pub mod ring;
 pub mod vhost;
