@@ -9,6 +9,7 @@
 //! | [`ring`] | guest memory and split virtqueues |
 
 pub mod datapath;
+pub mod frontend;
 pub mod nic;
 pub mod port;
 pub mod ring;

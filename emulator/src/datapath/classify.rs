@@ -93,8 +93,7 @@ impl Classifier {
         frame.key = parsed.key;
         let header = VnetHdr::read(&frame.header);
         frame.offload = header.check(&parsed, frame.head(), len)?;
-        let meta =
-            Meta { len, now, shard: self.worker, gso: frame.offload.gso.is_some() };
+        let meta = Meta::new(len, &parsed, frame.offload.gso.as_ref(), now, self.worker);
         match origin {
             Origin::Vport => {
                 config.switch.from_vport(fdb, &parsed.key, meta, &mut self.outputs)

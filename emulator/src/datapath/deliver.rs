@@ -4,6 +4,7 @@ use super::classify::Delivery;
 use super::frame::{Bytes, Frame, MAX_FRAME};
 use super::published::Config;
 use crate::port::{Channel, Counted, Endpoint, Port, RxQueue, SendError};
+use crate::vhost::Device;
 use crate::ring::{Reserve, RingFault, RxScratch, Notifier};
 use chanio_model::DropReason;
 use chanio_model::eswitch::{Dest, VlanOp};

@@ -124,15 +124,10 @@ impl Datapath {
         let vid = config.port_vlan.map_or(0, |vlan| vlan.id());
         {
             let mut fdb = self.fdb.write();
-            if let Some(owner) = fdb.static_owner(vid, mac)
-                && owner != vport
-            {
-                return Err(format!("{mac} already belongs to vport {owner}"));
-            }
-            for old in &config.macs {
+            fdb.insert_static(vid, mac, vport).map_err(|conflict| conflict.to_string())?;
+            for old in config.macs.iter().filter(|old| **old != mac) {
                 fdb.remove(vid, *old);
             }
-            fdb.insert_static(vid, mac, vport);
         }
         config.macs = vec![mac];
         publisher.apply(&[Change::Switch(eswitch::Change::SetVport(vport, Arc::new(config)))]);

@@ -35,7 +35,13 @@ impl Config {
 
     fn apply(&mut self, change: &Change) {
         match change {
-            Change::Switch(change) => self.switch.apply(change),
+            Change::Switch(change) => {
+                // Control checks before it changes, so a refusal is a bug of ours.
+                if let Err(error) = self.switch.apply(change) {
+                    tracing::error!(%error, "the switch refused a change");
+                    debug_assert!(false, "{error}");
+                }
+            }
             Change::AddPort(port) => {
                 let index = port.id.index();
                 if self.ports.len() <= index {
@@ -177,5 +183,93 @@ impl Publisher {
                 if rounds < 50 { std::thread::yield_now() } else { std::thread::sleep(Duration::from_micros(20)) }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::{Counters, Endpoint};
+    use chanio_model::eswitch::Mode;
+    use std::sync::atomic::AtomicBool;
+
+    fn port(id: u32) -> Arc<Port> {
+        Arc::new(Port {
+            id: VportId(id),
+            channel: None,
+            endpoint: Endpoint::Netdev(Vec::new()),
+            representor: None,
+            counters: Counters::new(1),
+        })
+    }
+
+    fn wakers(n: usize) -> Vec<Arc<Waker>> {
+        (0..n).map(|_| Arc::new(Waker::new().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_removed_port_is_gone_when_apply_returns() {
+        let (mut publisher, readers) = Publisher::new(Switch::default(), &wakers(2));
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for mut reader in readers {
+                scope.spawn({
+                    let stop = &stop;
+                    move || {
+                        while !stop.load(Ordering::Relaxed) {
+                            reader.refresh();
+                            // What is there now must stay usable until the next refresh.
+                            for port in reader.config().ports() {
+                                assert!(Arc::strong_count(port) >= 1);
+                            }
+                        }
+                    }
+                });
+            }
+            for id in 1..200 {
+                let port = port(id);
+                publisher.apply(&[Change::AddPort(port.clone())]);
+                assert!(publisher.config().port(VportId(id)).is_some());
+                publisher.apply(&[Change::RemovePort(VportId(id))]);
+                assert_eq!(Arc::strong_count(&port), 1, "only ours is left");
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn both_copies_change_and_a_reader_sees_all_or_nothing() {
+        let (mut publisher, mut readers) = Publisher::new(Switch::default(), &wakers(1));
+        let mut reader = readers.remove(0);
+        for round in 0..4 {
+            let mode = if round % 2 == 0 { Mode::Switchdev } else { Mode::Legacy };
+            let before = reader.config().switch.mode();
+            std::thread::scope(|scope| {
+                let publisher = &mut publisher;
+                let changing = scope.spawn(move || {
+                    publisher.apply(&[
+                        Change::Switch(eswitch::Change::SetMode(mode)),
+                        Change::AddPort(port(round)),
+                    ]);
+                });
+                assert_eq!(reader.config().switch.mode(), before);
+                while reader.config().switch.mode() != mode {
+                    reader.refresh();
+                }
+                assert_eq!(reader.config().ports().count() as u32, round + 1);
+                changing.join().unwrap();
+            });
+            assert_eq!(publisher.config().switch.mode(), mode);
+            assert_eq!(publisher.config().ports().count() as u32, round + 1);
+        }
+    }
+
+    #[test]
+    fn ended_workers_hold_nobody_up() {
+        let (mut publisher, readers) = Publisher::new(Switch::default(), &wakers(2));
+        drop(readers);
+        let started = Instant::now();
+        publisher.apply(&[Change::AddPort(port(1))]);
+        assert!(started.elapsed() < PATIENCE);
     }
 }

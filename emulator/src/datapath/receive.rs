@@ -8,6 +8,7 @@ use super::published::Config;
 use super::source::Source;
 use crate::port::{Channel, Endpoint, Port};
 use crate::ring::{BURST, Burst};
+use crate::vhost::Device;
 use arrayvec::ArrayVec;
 use chanio_model::offload::VNET_HDR_LEN;
 use chanio_model::{Nanos, VportId};

@@ -74,7 +74,7 @@ impl Nic {
         }
         let named = |spec| vports.iter().any(|v| rule_names(spec, *v));
         let stale: Vec<_> =
-            state.rules.iter().filter(|(_, r)| named(&r.spec)).map(|(id, _)| *id).collect();
+            state.rules.iter().filter(|(_, r)| named(r.spec())).map(|(id, _)| *id).collect();
         for id in &stale {
             state.rules.remove(id);
         }
@@ -122,9 +122,10 @@ impl Nic {
         }
         if (spec.mac, spec.vlan) != (old.mac, old.vlan) {
             let mut fdb = self.datapath.fdb().write();
-            fdb.flush_vport(vport);
+            fdb.flush_vport(vport, true);
             if let Some(mac) = spec.mac {
-                fdb.insert_static(vid(&spec), mac, vport);
+                // Found free above, and the state is still locked.
+                let _ = fdb.insert_static(vid(&spec), mac, vport);
             }
         }
         self.datapath.update_vport(vport, |config| {
@@ -341,7 +342,8 @@ impl Nic {
             let mut fdb = self.datapath.fdb().write();
             for (vport, spec) in planned {
                 let vid = spec.vlan.map_or(0, |v| v.id());
-                fdb.insert_static(vid, spec.mac.unwrap_or_default(), *vport);
+                // Planned, so free; and the state is still locked.
+                let _ = fdb.insert_static(vid, spec.mac.unwrap_or_default(), *vport);
             }
         }
         for ((_, spec), port) in planned.iter().zip(ports) {
@@ -375,10 +377,7 @@ impl Nic {
             changes.push(Change::RemovePort(*vport));
         }
         self.datapath.apply(&changes);
-        let mut fdb = self.datapath.fdb().write();
-        for vport in vports {
-            fdb.flush_vport(*vport);
-        }
+        self.datapath.fdb().write().flush_vports(vports);
     }
 }
 

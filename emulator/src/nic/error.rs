@@ -43,6 +43,9 @@ pub enum Refused {
     /// No such vport.
     #[error("vport: no vport {0}")]
     NoVport(VportId),
+    /// Not a rule.
+    #[error(transparent)]
+    Rule(#[from] chanio_model::flow::RuleError),
     /// No such rule.
     #[error("id: no flow rule {0}")]
     NoRule(RuleId),

@@ -84,7 +84,7 @@ impl Nic {
         for spec in specs {
             let id = RuleId(state.next_rule);
             state.next_rule += 1;
-            let rule = Arc::new(Rule::new(id, spec, self.config.workers));
+            let rule = Arc::new(Rule::new(id, spec, self.config.workers)?);
             state.rules.insert(id, rule.clone());
             changes.push(Change::Switch(model::Change::AddRule(rule)));
             ids.push(id);
@@ -125,7 +125,7 @@ impl Nic {
             let totals = rule.totals();
             RuleInfo {
                 id: *id,
-                spec: rule.spec.clone(),
+                spec: rule.spec().clone(),
                 packets: totals.packets,
                 bytes: totals.bytes,
                 idle_ns: (totals.packets > 0).then(|| now.saturating_sub(totals.last_used)),
@@ -217,19 +217,10 @@ pub(super) fn not_unicast(mac: Mac) -> Refused {
 }
 
 fn check_rule(spec: &RuleSpec, state: &State) -> Result<(), Refused> {
-    check_range("priority", spec.priority, 1..=u16::MAX)?;
+    spec.check()?;
     let exists = |v: VportId| v.is_uplink() || state.names.contains_key(&v);
     if spec.matches.mask.in_port != 0 && !exists(VportId(spec.matches.value.in_port)) {
         return Err(Refused::NoVport(VportId(spec.matches.value.in_port)));
-    }
-    let well_ended = spec.actions.last().is_some_and(|a| a.is_final())
-        && spec.actions.iter().filter(|a| a.is_final()).count() == 1;
-    if !well_ended {
-        return Err(Refused::Invalid {
-            field: "actions",
-            value: format!("{:?}", spec.actions),
-            allowed: "mirrors followed by exactly one of drop, pass, redirect".into(),
-        });
     }
     for action in &spec.actions {
         if let Action::Redirect(vport) | Action::Mirror(vport) = action

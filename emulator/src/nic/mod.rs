@@ -1,17 +1,17 @@
 //! The NIC as control sees it. Every request, from the CLI, the API or the config file, ends in a
 //! method of [`Nic`] that either does all of it or refuses with a reason and changes nothing.
 
-mod api;
+//mod api;
 mod channels;
 mod eswitch;
 pub mod error;
 pub mod spec;
 
-pub use api::NicApi;
+//pub use api::NicApi;
 pub use error::Refused;
 
 use crate::datapath::{Change, Datapath, Source, Workers};
-use crate::port::{Counted, Counters, Endpoint, Port, Representor, Representors, Uplink};
+use crate::port::{Counted, Counters, Endpoint, Port, Representors, Uplink};
 use crate::vhost::{SessionHandle, VhostServer};
 use chanio_model::eswitch::{self as model, Fdb, FdbLimits, Mode, Switch};
 use chanio_model::flow::Rule;
@@ -94,7 +94,8 @@ impl Nic {
         check_range("workers", config.workers, 1..=64)?;
         check_range("nic_index", config.nic_index, 0..=99)?;
         check_range("ageing_secs", config.ageing_secs, 10..=1_000_000)?;
-        crate::ring::sigbus::install();
+        crate::ring::sigbus::install()
+            .map_err(|e| Refused::os("installing the SIGBUS handler", e))?;
 
         let representors = match config.representors {
             RepresentorMode::Off => Err("switched off".to_owned()),
@@ -107,11 +108,9 @@ impl Nic {
                 Err(why) => return Err(Refused::Missing { what: "representors".into(), why }),
             },
         };
-        let mut switch = Switch::new();
-        switch.apply(&model::Change::SetUplink(config.uplink != UplinkSpec::None));
         let mut fdb = Fdb::default();
         fdb.set_limits(FdbLimits { ageing: seconds(config.ageing_secs), ..FdbLimits::default() });
-        let (datapath, workers) = Datapath::start(config.workers, switch, fdb)
+        let (datapath, workers) = Datapath::start(config.workers, Switch::default(), fdb)
             .map_err(|e| Refused::os("starting the workers", e))?;
 
         let uplink = Uplink::open(&config.uplink)?;
@@ -126,7 +125,8 @@ impl Nic {
             representor,
             counters: Counters::new(config.workers),
         });
-        datapath.apply(&[Change::AddPort(uplink.clone())]);
+        let present = model::Change::SetUplink(config.uplink != UplinkSpec::None);
+        datapath.apply(&[Change::Switch(present), Change::AddPort(uplink.clone())]);
         watch(&datapath, &uplink)?;
 
         let vhost = VhostServer::start().map_err(|e| Refused::os("starting the session loop", e))?;

@@ -227,6 +227,17 @@ impl Channel {
     }
 }
 
+/// Whether a driver with this receive mode would see other stations' unicast, or all multicast.
+fn wants_trust(mode: &RxMode, own: Mac) -> bool {
+    match mode {
+        RxMode::All => true,
+        RxMode::Filtered(filter) => {
+            let others = filter.unicast.iter().any(|mac| *mac != own);
+            filter.promisc || filter.alluni || filter.allmulti || others
+        }
+    }
+}
+
 impl Device for Channel {
     fn max_queue_pairs(&self) -> u16 {
         self.pairs.len() as u16
@@ -323,7 +334,7 @@ impl Device for Channel {
     }
 
     fn set_rx_mode(&self, mode: RxMode) -> Result<(), String> {
-        if !self.trust.load(Ordering::Relaxed) && mode.wants_trust(self.mac()) {
+        if !self.trust.load(Ordering::Relaxed) && wants_trust(&mode, self.mac()) {
             return Err("the channel is not trusted".into());
         }
         self.datapath.set_rx_mode(self.id, mode)

@@ -4,7 +4,7 @@
 mod channel;
 mod counters;
 
-pub use channel::{Channel, RxQueue, TxQueue};
+pub use channel::{Channel, DeviceSettings, RxQueue, TxQueue};
 pub use counters::{Counted, Counters};
 
 use chanio_model::{ChannelName, VportId};
@@ -33,3 +33,4 @@ pub enum Endpoint {
     /// The wire.
     Uplink(Uplink),
 }
+mod stub; pub use stub::*;

@@ -4,3 +4,4 @@
 mod device;
 
 pub use device::{Device, RingIndex, RingStart};
+mod stub; pub use stub::*;

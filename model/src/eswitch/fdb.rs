@@ -175,6 +175,11 @@ impl Fdb {
         self.is_current(entry, now).then_some(entry.vport)
     }
 
+    /// Who has the address by a static entry.
+    pub fn static_owner(&self, vid: u16, mac: Mac) -> Option<VportId> {
+        self.find(pack(vid, mac)).filter(|e| e.is_static).map(|e| e.vport)
+    }
+
     /// Whether [`Fdb::learn`] would change where a packet to `mac` goes. The cheap question asked
     /// of every packet; a current entry is marked as seen on the way.
     #[inline]
@@ -286,6 +291,12 @@ impl Fdb {
     /// in proportion to the table.
     pub fn flush_vport(&mut self, vport: VportId, with_static: bool) -> usize {
         self.remove_if(|e| e.vport == vport && (with_static || !e.is_static))
+    }
+
+    /// Removes all entries, static ones too, of several vports in one pass.
+    pub fn flush_vports(&mut self, vports: &[VportId]) -> usize {
+        let vports: rustc_hash::FxHashSet<_> = vports.iter().collect();
+        self.remove_if(|e| vports.contains(&e.vport))
     }
 
     /// Removes every learned entry and returns how many.

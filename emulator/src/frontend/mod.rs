@@ -1,0 +1,276 @@
+//! The other end of a channel's socket: a small virtio-net driver over vhost-user.
+//!
+//! It polls, uses one queue pair, and exists so that a demo, a test or a bench can send and
+//! receive real frames through real rings in the same process. It is no example of a fast driver.
+
+use crate::ring::driver::{DriverError, DriverQueue, SharedArea};
+use crate::vhost::features;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vmm_sys_util::eventfd::EventFd;
+
+/// Bytes of virtio-net header in front of every frame (VIRTIO_F_VERSION_1).
+const HEADER: usize = 12;
+/// Positions of the two rings in the device.
+const RX: usize = 0;
+const TX: usize = 1;
+
+/// How large a client's queues are.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientOptions {
+    /// Buffers in each direction: a power of two, 2 to 32768.
+    pub queue_size: u16,
+    /// Bytes of each buffer; a frame and its 12-byte header must fit, or be spread over several
+    /// where `features` has mergeable buffers.
+    pub buffer_size: u32,
+    /// Virtio features to accept beside VERSION_1, out of those the device offers.
+    pub features: u64,
+}
+
+impl Default for ClientOptions {
+    /// 256 buffers of 2 KiB and event indices.
+    fn default() -> Self {
+        Self { queue_size: 256, buffer_size: 2048, features: features::RING_EVENT_IDX }
+    }
+}
+
+/// Why a client could not attach or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens there.
+    #[error("connecting to {path}: {source}")]
+    Connect {
+        /// The socket.
+        path: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The device refused a request or hung up.
+    #[error("{step}: {source}")]
+    Protocol {
+        /// The request.
+        step: &'static str,
+        /// What came back.
+        source: vhost::Error,
+    },
+    /// The device lacks a feature that was asked for.
+    #[error("features: {missing:#x} of {asked:#x} are not offered")]
+    Features {
+        /// Bits asked for.
+        asked: u64,
+        /// Bits of those that the device does not have.
+        missing: u64,
+    },
+    /// The shared memory or a queue.
+    #[error(transparent)]
+    Queue(#[from] DriverError),
+    /// An eventfd.
+    #[error("eventfd: {0}")]
+    Event(#[from] io::Error),
+}
+
+/// A driver attached to a channel. Dropping it hangs up.
+pub struct Client {
+    _frontend: Frontend,
+    area: SharedArea,
+    rx: Queue,
+    tx: Queue,
+}
+
+struct Queue {
+    ring: DriverQueue,
+    kick: EventFd,
+    call: EventFd,
+    /// Guest address of the first buffer, and bytes of each.
+    buffers: u64,
+    buffer_size: u32,
+    /// Which buffer each chain in flight has, by head.
+    buffer_of: Box<[u16]>,
+    /// Buffers in no chain.
+    free: Vec<u16>,
+}
+
+impl Queue {
+    fn new(area: &SharedArea, at: u64, options: &ClientOptions) -> Result<Self, ClientError> {
+        let size = options.queue_size;
+        let event_idx = options.features & features::RING_EVENT_IDX != 0;
+        Ok(Self {
+            ring: DriverQueue::new(area.memory().clone(), at, size, event_idx, 0)?,
+            kick: EventFd::new(libc::EFD_NONBLOCK)?,
+            call: EventFd::new(libc::EFD_NONBLOCK)?,
+            buffers: at + ring_bytes(size),
+            buffer_size: options.buffer_size,
+            buffer_of: vec![0; usize::from(size)].into(),
+            free: (0..size).rev().collect(),
+        })
+    }
+
+    /// Tell the device where the queue is.
+    fn describe(&self, frontend: &Frontend, index: usize) -> Result<(), vhost::Error> {
+        let config = self.ring.config();
+        frontend.set_vring_num(index, config.size)?;
+        frontend.set_vring_base(index, config.next_avail)?;
+        frontend.set_vring_addr(
+            index,
+            &VringConfigData {
+                queue_max_size: config.size,
+                queue_size: config.size,
+                flags: 0,
+                desc_table_addr: config.desc,
+                used_ring_addr: config.used,
+                avail_ring_addr: config.avail,
+                log_addr: None,
+            },
+        )?;
+        frontend.set_vring_call(index, &self.call)?;
+        frontend.set_vring_kick(index, &self.kick)
+    }
+
+    fn address(&self, buffer: u16) -> u64 {
+        self.buffers + u64::from(buffer) * u64::from(self.buffer_size)
+    }
+
+    /// Give the device the next free buffer, to read `out` bytes of or to write to.
+    fn offer(&mut self, out: Option<u32>) {
+        let Some(buffer) = self.free.pop() else { return };
+        let at = self.address(buffer);
+        let head = match out {
+            Some(len) => self.ring.add_out(&[(at, len)]),
+            None => self.ring.add_in(&[(at, self.buffer_size)]),
+        };
+        match head {
+            Some(head) => self.buffer_of[usize::from(head)] = buffer,
+            None => self.free.push(buffer),
+        }
+    }
+
+    /// Take back a buffer that the device is done with: its address, and the bytes written.
+    fn reap(&mut self) -> Result<Option<(u64, u32)>, ClientError> {
+        let Some((head, len)) = self.ring.poll_used()? else { return Ok(None) };
+        let buffer = self.buffer_of[usize::from(head)];
+        self.free.push(buffer);
+        Ok(Some((self.address(buffer), len.min(self.buffer_size))))
+    }
+
+    fn publish(&mut self) -> Result<(), ClientError> {
+        if self.ring.publish() {
+            self.kick.write(1)?;
+        }
+        Ok(())
+    }
+}
+
+/// Guest memory for the tables of a queue, a multiple of 64 bytes.
+fn ring_bytes(size: u16) -> u64 {
+    DriverQueue::bytes(size).next_multiple_of(64)
+}
+
+impl Client {
+    /// Attach to the channel that listens at `socket`.
+    pub fn connect(socket: &Path, options: ClientOptions) -> Result<Self, ClientError> {
+        let connect_error =
+            |source| ClientError::Connect { path: socket.display().to_string(), source };
+        let stream = UnixStream::connect(socket).map_err(connect_error)?;
+        let mut frontend = Frontend::from_stream(stream, 2);
+        let step = |step| move |source| ClientError::Protocol { step, source };
+
+        frontend.set_owner().map_err(step("SET_OWNER"))?;
+        let offered = frontend.get_features().map_err(step("GET_FEATURES"))?;
+        let asked = options.features | features::VERSION_1 | features::PROTOCOL_FEATURES;
+        if asked & !offered != 0 {
+            return Err(ClientError::Features { asked, missing: asked & !offered });
+        }
+        let protocol = frontend.get_protocol_features().map_err(step("GET_PROTOCOL_FEATURES"))?;
+        let protocol = protocol & VhostUserProtocolFeatures::REPLY_ACK;
+        frontend.set_protocol_features(protocol).map_err(step("SET_PROTOCOL_FEATURES"))?;
+        frontend.set_features(asked).map_err(step("SET_FEATURES"))?;
+
+        let buffer_bytes = u64::from(options.queue_size) * u64::from(options.buffer_size);
+        let queue_bytes = (ring_bytes(options.queue_size) + buffer_bytes).next_multiple_of(4096);
+        let area = SharedArea::new(0x10_0000, 2 * queue_bytes)?;
+        let spec = area.spec();
+        let region = VhostUserMemoryRegionInfo {
+            guest_phys_addr: spec.gpa,
+            memory_size: spec.size,
+            userspace_addr: spec.uva,
+            mmap_offset: spec.mmap_offset,
+            mmap_handle: area.file().as_raw_fd(),
+        };
+        frontend.set_mem_table(&[region]).map_err(step("SET_MEM_TABLE"))?;
+
+        let mut rx = Queue::new(&area, spec.gpa, &options)?;
+        let mut tx = Queue::new(&area, spec.gpa + queue_bytes, &options)?;
+        for _ in 0..options.queue_size {
+            rx.offer(None);
+        }
+        rx.ring.publish();
+        for (index, queue) in [(RX, &mut rx), (TX, &mut tx)] {
+            queue.ring.disable_calls();
+            queue.describe(&frontend, index).map_err(step("setting up a ring"))?;
+        }
+        for index in [RX, TX] {
+            frontend.set_vring_enable(index, true).map_err(step("SET_VRING_ENABLE"))?;
+        }
+        // An answer means that everything before it has been done.
+        frontend.get_features().map_err(step("GET_FEATURES"))?;
+        Ok(Self { _frontend: frontend, area, rx, tx })
+    }
+
+    /// Put a frame (from the destination address on, checksums finished) in the transmit ring.
+    /// False, and nothing done, when the ring is full or the frame too long for a buffer. The
+    /// device sees it after [`Client::flush`].
+    pub fn send(&mut self, frame: &[u8]) -> Result<bool, ClientError> {
+        self.in_flight()?;
+        let Some(&buffer) = self.tx.free.last() else { return Ok(false) };
+        let len = HEADER + frame.len();
+        if len > self.tx.buffer_size as usize {
+            return Ok(false);
+        }
+        let at = self.tx.address(buffer);
+        let memory = self.area.memory();
+        let written = memory.write(at, &[0; HEADER]);
+        let written = written.and_then(|()| memory.write(at + HEADER as u64, frame));
+        debug_assert!(written.is_some(), "buffers are in the area");
+        self.tx.offer(Some(len as u32));
+        Ok(true)
+    }
+
+    /// Show the device what was sent, waking it if it sleeps.
+    pub fn flush(&mut self) -> Result<(), ClientError> {
+        self.tx.publish()
+    }
+
+    /// Frames sent that the device is not done with.
+    pub fn in_flight(&mut self) -> Result<usize, ClientError> {
+        while self.tx.reap()?.is_some() {}
+        Ok(self.tx.buffer_of.len() - self.tx.free.len())
+    }
+
+    /// The next frame received, into `frame`; false when there is none. A frame that the device
+    /// spread over several buffers is put together.
+    pub fn receive(&mut self, frame: &mut Vec<u8>) -> Result<bool, ClientError> {
+        frame.clear();
+        let mut buffers_left = 1;
+        while buffers_left > 0 {
+            // All buffers of a frame become visible at once: all are there, or none.
+            let Some((at, len)) = self.rx.reap()? else { return Ok(false) };
+            let start = frame.len();
+            frame.resize(start + len as usize, 0);
+            let read = self.area.memory().read(at, &mut frame[start..]);
+            debug_assert!(read.is_some(), "buffers are in the area");
+            self.rx.offer(None);
+            if start == 0 && frame.len() >= HEADER {
+                buffers_left = u16::from_le_bytes([frame[10], frame[11]]).max(1);
+            }
+            buffers_left -= 1;
+        }
+        frame.drain(..HEADER.min(frame.len()));
+        self.rx.publish()?;
+        Ok(true)
+    }
+}
