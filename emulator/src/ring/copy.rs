@@ -226,8 +226,9 @@ mod tests {
             let len = len.min(bytes.len() - at);
             if len > 0 {
                 // SAFETY: `at + len <= bytes.len()`.
+                let ptr = unsafe { base.add(at) };
                 segments.push(Segment {
-                    ptr: unsafe { base.add(at) },
+                    ptr,
                     len: len as u32,
                 });
                 at += len;
