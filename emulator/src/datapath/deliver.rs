@@ -73,16 +73,18 @@ impl Deliverer {
                 for delivery in share {
                     let frame = &frames[usize::from(delivery.frame)];
                     let tap = &taps[frame_hash(frame) as usize % taps.len()];
-                    let sent = self.to_netdev(delivery.vlan, frame, tap.offloads(), |b| tap.send(b));
-                    self.count(port, Counted::Rx, delivery.vlan, frame, port_reason(sent));
+                    let send = |b: &[IoSlice<'_>]| tap.send(b).map_err(port_reason);
+                    let sent = self.to_netdev(delivery.vlan, frame, tap.offloads(), send);
+                    self.count(port, Counted::Rx, delivery.vlan, frame, sent);
                 }
             }
             Endpoint::Uplink(uplink) => {
                 for delivery in share {
                     let frame = &frames[usize::from(delivery.frame)];
                     let offloads = uplink.offloads();
-                    let sent = self.to_netdev(delivery.vlan, frame, offloads, |b| uplink.send(b));
-                    self.count(port, Counted::Rx, delivery.vlan, frame, port_reason(sent));
+                    let send = |b: &[IoSlice<'_>]| uplink.send(b).map_err(port_reason);
+                    let sent = self.to_netdev(delivery.vlan, frame, offloads, send);
+                    self.count(port, Counted::Rx, delivery.vlan, frame, sent);
                 }
             }
         }
@@ -96,11 +98,13 @@ impl Deliverer {
         let tap = representor.tap();
         for delivery in share {
             let frame = &frames[usize::from(delivery.frame)];
-            let sent = self.to_netdev(delivery.vlan, frame, tap.offloads(), |b| tap.send(b));
-            let sent = sent.map_err(|error| match error {
-                SendError::Full => DropReason::RepresentorFull,
-                _ => DropReason::RepresentorDown,
-            });
+            let send = |b: &[IoSlice<'_>]| {
+                tap.send(b).map_err(|error| match error {
+                    SendError::Full => DropReason::RepresentorFull,
+                    _ => DropReason::RepresentorDown,
+                })
+            };
+            let sent = self.to_netdev(delivery.vlan, frame, tap.offloads(), send);
             self.count(port, Counted::RepresentorRx, delivery.vlan, frame, sent);
         }
     }
@@ -117,8 +121,8 @@ impl Deliverer {
         vlan: VlanOp,
         frame: &Frame<'_>,
         takes: RxOffloads,
-        send: impl Fn(&[IoSlice<'_>]) -> Result<(), SendError>,
-    ) -> Result<(), SendError> {
+        send: impl Fn(&[IoSlice<'_>]) -> Sent,
+    ) -> Sent {
         let flat = frame.flatten(vlan, &mut self.flat);
         let offload = frame.offload_after(vlan);
         finish(flat, offload, takes, &mut self.segment, |header, bytes| {
@@ -186,7 +190,7 @@ impl Deliverer {
         let offload = frame.offload_after(vlan);
         let mut header = [0; VNET_HDR_LEN];
         if offload.fits(queue.offloads) {
-            offload.to_hdr().write(&mut header);
+            offload.to_hdr(queue.offloads).write(&mut header);
             let mut tag = [0; 4];
             let head = frame.head_pieces(vlan, &mut tag);
             return put(queue, &mut self.scratch, &header, head, Some(frame));
@@ -243,22 +247,24 @@ fn put(
 
 /// Give a frame to a receiver that takes it as it is, or do in software what the receiver does
 /// not: the checksum, or segments with theirs. Ends at the first piece that is not taken.
-fn finish<E>(
+fn finish(
     flat: &mut [u8],
     offload: Offload,
     takes: RxOffloads,
     segment: &mut [u8],
-    mut give: impl FnMut(&[u8; VNET_HDR_LEN], &[u8]) -> Result<(), E>,
-) -> Result<(), E> {
+    mut give: impl FnMut(&[u8; VNET_HDR_LEN], &[u8]) -> Sent,
+) -> Sent {
     let mut header = [0; VNET_HDR_LEN];
     if offload.fits(takes) {
-        offload.to_hdr().write(&mut header);
+        offload.to_hdr(takes).write(&mut header);
         return give(&header, flat);
     }
     if let Some(gso) = offload.gso {
-        let mut segments = Segmenter::new(flat, gso);
-        while let Some(len) = segments.next_into(segment) {
+        let segments = Segmenter::new(flat, &gso)?;
+        let mut n = 0;
+        while let Some(len) = segments.write(n, segment) {
             give(&header, &segment[..len])?;
+            n += 1;
         }
         return Ok(());
     }
@@ -268,12 +274,12 @@ fn finish<E>(
     give(&header, flat)
 }
 
-fn port_reason(sent: Result<(), SendError>) -> Sent {
-    sent.map_err(|error| match error {
+fn port_reason(error: SendError) -> DropReason {
+    match error {
         SendError::Full => DropReason::PortFull,
         SendError::Absent => DropReason::UplinkAbsent,
         _ => DropReason::PortDown,
-    })
+    }
 }
 
 /// Spreads flows over queues: the same for all packets of a flow.
