@@ -3,6 +3,7 @@
 //! It polls, uses one queue pair, and exists so that a demo, a test or a bench can send and
 //! receive real frames through real rings in the same process. It is no example of a fast driver.
 
+use crate::ring::RingConfig;
 use crate::ring::driver::{DriverError, DriverQueue, SharedArea};
 use crate::vhost::features;
 use std::io;
@@ -15,7 +16,7 @@ use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Bytes of virtio-net header in front of every frame (VIRTIO_F_VERSION_1).
-const HEADER: usize = 12;
+pub const HEADER: usize = 12;
 /// Positions of the two rings in the device.
 const RX: usize = 0;
 const TX: usize = 1;
@@ -80,6 +81,7 @@ pub struct Client {
     area: SharedArea,
     rx: Queue,
     tx: Queue,
+    last_header: [u8; HEADER],
 }
 
 struct Queue {
@@ -218,13 +220,23 @@ impl Client {
         }
         // An answer means that everything before it has been done.
         frontend.get_features().map_err(step("GET_FEATURES"))?;
-        Ok(Self { _frontend: frontend, area, rx, tx })
+        Ok(Self { _frontend: frontend, area, rx, tx, last_header: [0; HEADER] })
     }
 
     /// Put a frame (from the destination address on, checksums finished) in the transmit ring.
     /// False, and nothing done, when the ring is full or the frame too long for a buffer. The
     /// device sees it after [`Client::flush`].
     pub fn send(&mut self, frame: &[u8]) -> Result<bool, ClientError> {
+        self.send_with(&[0; HEADER], frame)
+    }
+
+    /// As [`Client::send`], with a virtio-net header (virtio 1.3 §5.1.6) that asks for a checksum
+    /// or segmentation.
+    pub fn send_with(
+        &mut self,
+        header: &[u8; HEADER],
+        frame: &[u8],
+    ) -> Result<bool, ClientError> {
         self.in_flight()?;
         let Some(&buffer) = self.tx.free.last() else { return Ok(false) };
         let len = HEADER + frame.len();
@@ -233,7 +245,7 @@ impl Client {
         }
         let at = self.tx.address(buffer);
         let memory = self.area.memory();
-        let written = memory.write(at, &[0; HEADER]);
+        let written = memory.write(at, header);
         let written = written.and_then(|()| memory.write(at + HEADER as u64, frame));
         debug_assert!(written.is_some(), "buffers are in the area");
         self.tx.offer(Some(len as u32));
@@ -269,8 +281,25 @@ impl Client {
             }
             buffers_left -= 1;
         }
-        frame.drain(..HEADER.min(frame.len()));
+        let header = frame.drain(..HEADER.min(frame.len()));
+        self.last_header = header.as_slice().try_into().unwrap_or_default();
+        drop(header);
         self.rx.publish()?;
         Ok(true)
+    }
+
+    /// The virtio-net header of the frame received last.
+    pub fn last_header(&self) -> [u8; HEADER] {
+        self.last_header
+    }
+
+    /// Where the transmit ring is and the memory it is in, for tests that misbehave.
+    pub fn transmit_ring(&self) -> (RingConfig, &SharedArea) {
+        (self.tx.ring.config(), &self.area)
+    }
+
+    /// Wake the device, whether it asks for that or not.
+    pub fn kick(&self) -> Result<(), ClientError> {
+        Ok(self.tx.kick.write(1)?)
     }
 }

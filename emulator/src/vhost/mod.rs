@@ -4,4 +4,3 @@
 mod device;
 
 pub use device::{Device, RingIndex, RingStart};
-mod stub; pub use stub::*;
