@@ -1,0 +1,298 @@
+//! The device side of a split virtqueue (virtio 1.3 §2.7), in bursts: one load of the available
+//! index, one store of the used index, one barrier and at most one call for many chains.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::chain::{BURST, Burst};
+use super::fault::{RingError, RingFault, Table};
+use super::layout::{
+    AVAIL_F_NO_INTERRUPT, Layout, USED_F_NO_NOTIFY, full_fence, need_event, prefetch,
+};
+use super::memory::GuestMemory;
+
+/// Largest split ring (virtio 1.3 §2.7).
+pub const MAX_RING_SIZE: u16 = 32768;
+
+/// Where a ring is and how it is driven, as vhost-user sets it up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingConfig {
+    /// Entries: a power of two, at most [`MAX_RING_SIZE`] (SET_VRING_NUM).
+    pub size: u16,
+    /// Guest physical address of the descriptor table, aligned to 16.
+    pub desc: u64,
+    /// Guest physical address of the available ring, aligned to 2.
+    pub avail: u64,
+    /// Guest physical address of the used ring, aligned to 4.
+    pub used: u64,
+    /// First available entry to serve, free running (SET_VRING_BASE).
+    pub next_avail: u16,
+    /// VIRTIO_F_EVENT_IDX was negotiated.
+    pub event_idx: bool,
+    /// VIRTIO_F_INDIRECT_DESC was negotiated.
+    pub indirect: bool,
+}
+
+/// One split virtqueue as its device sees it. Owned by one worker at a time.
+#[derive(Debug)]
+pub struct SplitRing {
+    layout: Layout,
+    /// The available index last read; `next_avail` to here may be popped.
+    avail_seen: u16,
+    next_avail: u16,
+    /// Used elements before this index are written, ...
+    used_written: u16,
+    /// ... and before this one the driver can see them.
+    used_published: u16,
+    /// Whether the driver was told at least once what this ring instance published.
+    called: bool,
+    config: RingConfig,
+    mem: Arc<GuestMemory>,
+}
+
+// SAFETY: the pointers in `layout` lead into `mem`, which is `Send + Sync` and owned beside them.
+// What they point at is shared with the driver anyway and only accessed by single volatile or
+// atomic loads and stores.
+unsafe impl Send for SplitRing {}
+
+impl SplitRing {
+    /// Takes up the ring that `config` describes in `mem`.
+    ///
+    /// The used index is taken from the ring itself, as the kernel's vhost does: it stays right
+    /// across a device that went away. Writes nothing.
+    ///
+    /// # Errors
+    /// [`RingError`] for a bad size, alignment, or a table that is not inside one region.
+    pub fn new(mem: Arc<GuestMemory>, config: &RingConfig) -> Result<Self, RingError> {
+        let layout = locate(&mem, config)?;
+        let used = u16::from_le(layout.used_idx().load(Ordering::Relaxed));
+        Ok(SplitRing {
+            layout,
+            avail_seen: config.next_avail,
+            next_avail: config.next_avail,
+            used_written: used,
+            used_published: used,
+            called: false,
+            config: *config,
+            mem,
+        })
+    }
+
+    /// Goes on in a new memory table at the same guest addresses and indices.
+    ///
+    /// # Errors
+    /// [`RingError::Unmapped`] if a table is gone; the ring then still uses the old memory.
+    pub fn remap(&mut self, mem: Arc<GuestMemory>) -> Result<(), RingError> {
+        self.layout = locate(&mem, &self.config)?;
+        self.mem = mem;
+        Ok(())
+    }
+
+    /// The guest memory this ring works in.
+    #[inline]
+    pub fn memory(&self) -> &Arc<GuestMemory> {
+        &self.mem
+    }
+
+    /// Entries.
+    #[inline]
+    pub fn size(&self) -> u16 {
+        self.layout.size()
+    }
+
+    /// Index of the first available entry not popped, free running: what GET_VRING_BASE returns.
+    #[inline]
+    pub fn next_avail(&self) -> u16 {
+        self.next_avail
+    }
+
+    /// The used index the driver can see, free running.
+    #[inline]
+    pub fn used_idx(&self) -> u16 {
+        self.used_published
+    }
+
+    /// How many chains are waiting, by a fresh look at the available index.
+    ///
+    /// # Errors
+    /// [`RingFault::AvailJump`] if that is more than the ring can hold,
+    /// [`RingFault::MemoryTruncated`].
+    #[inline]
+    pub fn available(&mut self) -> Result<u16, RingFault> {
+        self.check_memory()?;
+        // Acquire: the entries and descriptors behind this index are read after it.
+        let idx = u16::from_le(self.layout.avail_idx().load(Ordering::Acquire));
+        let waiting = idx.wrapping_sub(self.next_avail);
+        if waiting > self.size() {
+            return Err(RingFault::AvailJump {
+                idx,
+                next: self.next_avail,
+                size: self.size(),
+            });
+        }
+        self.avail_seen = idx;
+        Ok(waiting)
+    }
+
+    /// Replaces what `burst` holds by up to `max` (and at most [`BURST`]) next chains; returns how
+    /// many.
+    ///
+    /// # Errors
+    /// A [`RingFault`]; then `burst` holds the good chains before the bad one, already popped.
+    pub fn pop_burst(&mut self, burst: &mut Burst, max: usize) -> Result<usize, RingFault> {
+        burst.begin(&self.mem);
+        let n = usize::from(self.available()?).min(max).min(BURST);
+        let mut heads = [0u16; BURST];
+        for (i, head) in heads[..n].iter_mut().enumerate() {
+            *head = self.avail_head(i as u16);
+            self.layout.desc.prefetch(*head);
+        }
+        for &head in &heads[..n] {
+            burst.walk(&self.mem, self.layout.desc, self.config.indirect, head)?;
+            self.next_avail = self.next_avail.wrapping_add(1);
+        }
+        burst.prefetch();
+        Ok(n)
+    }
+
+    /// Takes back the last `n` pops: their chains will be popped again. They must not have been
+    /// pushed as used; `n` beyond what was popped since then makes them be served twice.
+    #[inline]
+    pub fn unpop(&mut self, n: u16) {
+        self.next_avail = self.next_avail.wrapping_sub(n);
+    }
+
+    /// Writes a used element for the chain `head` into which `len` bytes were written (0 for one
+    /// that was only read). The driver sees it after [`SplitRing::publish`].
+    #[inline]
+    pub fn push_used(&mut self, head: u16, len: u32) {
+        self.layout.write_used(self.used_written, head, len);
+        self.used_written = self.used_written.wrapping_add(1);
+    }
+
+    /// Makes everything pushed visible to the driver; returns whether it wants a call.
+    ///
+    /// The first call of a ring's life is always wanted: what a predecessor published may never
+    /// have been announced.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        let (old, new) = (self.used_published, self.used_written);
+        if old == new {
+            return false;
+        }
+        // Release: the used elements, and the payload before them, are visible first.
+        self.layout.used_idx().store(new.to_le(), Ordering::Release);
+        self.used_published = new;
+        // The driver stores its wish, then looks at the index; we the other way round. Without a
+        // full barrier on both sides both could see the old state and the call be lost.
+        full_fence();
+        let wanted = if self.config.event_idx {
+            let event = u16::from_le(self.layout.used_event().load(Ordering::Relaxed));
+            need_event(event, new, old) || !self.called
+        } else {
+            let flags = u16::from_le(self.layout.avail_flags().load(Ordering::Relaxed));
+            flags & AVAIL_F_NO_INTERRUPT == 0
+        };
+        self.called = true;
+        wanted
+    }
+
+    /// Asks the driver to kick when it makes the next chain available; returns whether chains are
+    /// waiting already, so that a kick may not come and the caller must not go to sleep.
+    ///
+    /// # Errors
+    /// As [`SplitRing::available`].
+    pub fn enable_kicks(&mut self) -> Result<bool, RingFault> {
+        if self.config.event_idx {
+            let event = self.next_avail.to_le();
+            self.layout.avail_event().store(event, Ordering::Relaxed);
+        } else {
+            self.layout.used_flags().store(0, Ordering::Relaxed);
+        }
+        // As in `publish`, with the roles exchanged.
+        full_fence();
+        Ok(self.available()? > 0)
+    }
+
+    /// Tells the driver that the ring is polled. With EVENT_IDX there is nothing to write: once
+    /// passed, the event does not fire again for 2^16 chains.
+    #[inline]
+    pub fn disable_kicks(&mut self) {
+        if !self.config.event_idx {
+            self.layout
+                .used_flags()
+                .store(USED_F_NO_NOTIFY.to_le(), Ordering::Relaxed);
+        }
+    }
+
+    /// Asks the cache for what the next pop reads first.
+    #[inline]
+    pub fn prefetch(&self) {
+        prefetch(self.layout.avail_idx().as_ptr().cast_const().cast());
+    }
+
+    /// Whether a chain may be popped, looking at the shared index only if the copy is used up.
+    #[inline]
+    pub(super) fn has_next(&mut self) -> Result<bool, RingFault> {
+        if self.avail_seen != self.next_avail {
+            return self.check_memory().map(|()| true);
+        }
+        Ok(self.available()? > 0)
+    }
+
+    /// The head index `ahead` entries past the next one; anything, until checked.
+    #[inline]
+    pub(super) fn avail_head(&self, ahead: u16) -> u16 {
+        let entry = self.layout.avail_entry(self.next_avail.wrapping_add(ahead));
+        u16::from_le(entry.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(super) fn advance(&mut self) {
+        self.next_avail = self.next_avail.wrapping_add(1);
+    }
+
+    #[inline]
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    #[inline]
+    pub(super) fn indirect(&self) -> bool {
+        self.config.indirect
+    }
+
+    #[inline]
+    fn check_memory(&self) -> Result<(), RingFault> {
+        if self.mem.poisoned() {
+            Err(RingFault::MemoryTruncated)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Finds the three tables in guest memory.
+fn locate(mem: &GuestMemory, config: &RingConfig) -> Result<Layout, RingError> {
+    let size = config.size;
+    if !size.is_power_of_two() || size > MAX_RING_SIZE {
+        return Err(RingError::Size {
+            size: u32::from(size),
+        });
+    }
+    let (desc_len, avail_len, used_len) = Layout::sizes(size);
+    let find = |table, gpa: u64, len, align: u64| {
+        if !gpa.is_multiple_of(align) {
+            return Err(RingError::Misaligned { table, gpa, align });
+        }
+        // The host address must be aligned too: a region need not start on a page of its file.
+        mem.translate_exact(gpa, len, align as usize)
+            .ok_or(RingError::Unmapped { table, gpa, len })
+    };
+    let desc = find(Table::Desc, config.desc, desc_len, 16)?;
+    let avail = find(Table::Avail, config.avail, avail_len, 2)?;
+    let used = find(Table::Used, config.used, used_len, 4)?;
+    // SAFETY: `find` returned mapped ranges of those lengths and alignments, `size` is a power of
+    // two, and the `SplitRing` that owns the layout owns an `Arc` of the memory.
+    Ok(unsafe { Layout::new(desc, avail, used, size) })
+}
