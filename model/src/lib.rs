@@ -16,6 +16,7 @@
 pub mod drop_reason;
 pub mod eswitch;
 pub mod flow;
+mod hash;
 pub mod ids;
 pub mod offload;
 pub mod wire;

@@ -1,0 +1,343 @@
+//! The decision: what becomes of one packet.
+
+use super::output::Tag;
+use super::ports::{Member, Port, Ports};
+use super::{Change, ChangeError, Dest, Fdb, MAX_VPORTS, Meta, Mode, Outputs, VlanOp, VportConfig};
+use crate::flow::{Action, FlowKey, Rule, Tables};
+use crate::{DropReason, Mac, VportId};
+use std::sync::Arc;
+
+/// The configuration of the whole switch, and its forwarding.
+///
+/// Deciding takes `&self`; the only thing it writes is the counters of the rules. A clone shares
+/// configurations and rules (with their counters).
+#[derive(Clone, Debug, Default)]
+pub struct Switch {
+    mode: Mode,
+    vepa: bool,
+    uplink_present: bool,
+    ports: Ports,
+    tables: Tables,
+}
+
+impl Switch {
+    /// Applies one change, or refuses it and changes nothing.
+    pub fn apply(&mut self, change: &Change) -> Result<(), ChangeError> {
+        match change {
+            Change::AddVport(id, config) => {
+                if id.is_uplink() || id.0 >= MAX_VPORTS {
+                    return Err(ChangeError::VportRange(*id));
+                }
+                if self.ports.get(*id).is_some() {
+                    return Err(ChangeError::VportExists(*id));
+                }
+                self.ports.set(*id, config.clone());
+            }
+            Change::SetVport(id, config) => {
+                if self.ports.get(*id).is_none() {
+                    return Err(ChangeError::NoVport(*id));
+                }
+                self.ports.set(*id, config.clone());
+            }
+            Change::RemoveVport(id) => {
+                if !self.ports.remove(*id) {
+                    return Err(ChangeError::NoVport(*id));
+                }
+            }
+            Change::SetMode(mode) => self.mode = *mode,
+            Change::SetVepa(vepa) => self.vepa = *vepa,
+            Change::SetUplink(present) => self.uplink_present = *present,
+            Change::AddRule(rule) => {
+                if !self.tables.insert(rule.clone()) {
+                    return Err(ChangeError::RuleExists(rule.id()));
+                }
+            }
+            Change::RemoveRule(id) => {
+                self.tables.remove(*id).ok_or(ChangeError::NoRule(*id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The mode.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether legacy mode leaves switching to the neighbour.
+    pub fn vepa(&self) -> bool {
+        self.vepa
+    }
+
+    /// Whether floods reach the wire.
+    pub fn uplink_present(&self) -> bool {
+        self.uplink_present
+    }
+
+    /// A channel's configuration.
+    pub fn vport(&self, id: VportId) -> Option<&Arc<VportConfig>> {
+        self.ports.get(id).map(|port| &port.config)
+    }
+
+    /// Number of channels.
+    pub fn vport_count(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// All channels by number.
+    pub fn vports(&self) -> impl Iterator<Item = (VportId, &Arc<VportConfig>)> {
+        self.ports.iter()
+    }
+
+    /// The flow rules.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// A packet that came in from a channel or the wire (`key.in_port`).
+    ///
+    /// `out` is cleared first. On an error the packet is lost, that reason is to be charged to the
+    /// in-port, and there is nothing to deliver. On success everything in `out` counts, and at
+    /// least one of `out.list` and `out.lost` holds something.
+    #[inline]
+    pub fn from_vport(
+        &self,
+        fdb: &Fdb,
+        key: &FlowKey,
+        meta: Meta,
+        out: &mut Outputs,
+    ) -> Result<(), DropReason> {
+        out.clear();
+        let tag = if key.vport().is_uplink() {
+            Tag::as_came(key)
+        } else {
+            self.admit(key, meta)?
+        };
+        match self.mode {
+            Mode::Legacy => self.bridge(fdb, key, tag, meta, out),
+            Mode::Switchdev if tag.vlan == key.vlan => self.classify(key, tag, meta, out),
+            Mode::Switchdev => {
+                let mut key = *key;
+                key.vlan = tag.vlan;
+                self.classify(&key, tag, meta, out)
+            }
+        }
+    }
+
+    /// A packet that the host sent on the representor of `vport`: it comes out of that vport.
+    /// `out` as for [`Switch::from_vport`]; an error is to be charged to the representor.
+    pub fn from_representor(
+        &self,
+        vport: VportId,
+        key: &FlowKey,
+        meta: Meta,
+        out: &mut Outputs,
+    ) -> Result<(), DropReason> {
+        out.clear();
+        if self.mode == Mode::Legacy {
+            return Err(DropReason::RepresentorIgnored);
+        }
+        if self.send(vport, key, Tag::as_came(key), meta, out) {
+            Ok(())
+        } else {
+            Err(DropReason::NoDestination)
+        }
+    }
+
+    /// Whether a channel may send this, and with which tag it enters the switch.
+    #[inline]
+    fn admit(&self, key: &FlowKey, meta: Meta) -> Result<Tag, DropReason> {
+        let port = self.ports.get(key.vport()).ok_or(DropReason::VportDown)?;
+        if !port.link_up {
+            return Err(DropReason::VportDown);
+        }
+        if port.spoofchk && !port.config.macs.contains(&key.eth_src) {
+            return Err(DropReason::SpoofedMac);
+        }
+        if meta.l3_len > u32::from(port.mtu) {
+            return Err(DropReason::TooLong);
+        }
+        match port.port_vlan {
+            0 => Ok(Tag::as_came(key)),
+            // A priority tag names no VLAN, so the frame still belongs to the port's.
+            vid if key.vid() == 0 => Ok(Tag::assigned(key, vid)),
+            _ => Err(DropReason::VlanNotAllowed),
+        }
+    }
+
+    // ---- switchdev ----
+
+    fn classify(
+        &self,
+        key: &FlowKey,
+        tag: Tag,
+        meta: Meta,
+        out: &mut Outputs,
+    ) -> Result<(), DropReason> {
+        match self.tables.lookup(key) {
+            Some(rule) => self.act(rule, key, tag, meta, out),
+            None => {
+                out.missed = true;
+                out.push(Dest::Representor(key.vport()), tag.keep);
+                Ok(())
+            }
+        }
+    }
+
+    fn act(
+        &self,
+        rule: &Rule,
+        key: &FlowKey,
+        tag: Tag,
+        meta: Meta,
+        out: &mut Outputs,
+    ) -> Result<(), DropReason> {
+        rule.count(meta.shard, meta.len, meta.now);
+        let in_port = key.vport();
+        for action in &rule.spec().actions {
+            let reason = match *action {
+                Action::Pass => {
+                    out.push(Dest::Representor(in_port), tag.keep);
+                    return Ok(());
+                }
+                Action::Drop => DropReason::RuleDrop,
+                Action::Redirect(to) | Action::Mirror(to) => {
+                    if self.send(to, key, tag, meta, out) {
+                        continue;
+                    }
+                    DropReason::RuleTarget
+                }
+            };
+            if action.is_final() && out.list.is_empty() && out.lost.is_empty() {
+                return Err(reason);
+            }
+            out.lost.push((in_port, reason));
+        }
+        Ok(())
+    }
+
+    /// Sends to one vport, or notes why it does not take the packet; false if there is no such
+    /// vport.
+    #[inline]
+    fn send(&self, to: VportId, key: &FlowKey, tag: Tag, meta: Meta, out: &mut Outputs) -> bool {
+        if to.is_uplink() {
+            out.push(Dest::Vport(to), tag.keep);
+            return true;
+        }
+        let Some(port) = self.ports.get(to) else {
+            return false;
+        };
+        match egress(port, key.eth_dst, tag, meta) {
+            Ok(vlan) => out.push(Dest::Vport(to), vlan),
+            Err(reason) => out.lost.push((to, reason)),
+        }
+        true
+    }
+
+    // ---- legacy ----
+
+    #[inline]
+    fn bridge(
+        &self,
+        fdb: &Fdb,
+        key: &FlowKey,
+        tag: Tag,
+        meta: Meta,
+        out: &mut Outputs,
+    ) -> Result<(), DropReason> {
+        let (in_port, vid) = (key.vport(), tag.vid());
+        let from_wire = in_port.is_uplink();
+        // A VEPA sees its own channels' frames come back from the neighbour, so what arrives from
+        // the wire says nothing about where a source is, and must not go back to its sender.
+        let reflected = if self.vepa && from_wire {
+            fdb.lookup(vid, key.eth_src, meta.now)
+        } else {
+            if fdb.needs_learning(vid, key.eth_src, in_port, meta.now) {
+                out.learn = Some((vid, key.eth_src));
+            }
+            None
+        };
+        if self.vepa && !from_wire {
+            out.push(Dest::Vport(VportId::UPLINK), tag.keep);
+            return Ok(());
+        }
+        if !key.eth_dst.is_multicast()
+            && let Some(to) = fdb.lookup(vid, key.eth_dst, meta.now)
+        {
+            if to == in_port || Some(to) == reflected {
+                return Err(DropReason::SamePort);
+            }
+            // An entry may outlive its vport for a moment: then the address is unknown.
+            if self.send(to, key, tag, meta, out) {
+                return Ok(());
+            }
+        }
+        self.flood(in_port, reflected, key, tag, meta, out)
+    }
+
+    /// To every port in the VLAN but the one it came from. Ports that are down or whose driver
+    /// filters it out are no members, so nothing is lost there.
+    #[cold]
+    #[inline(never)]
+    fn flood(
+        &self,
+        in_port: VportId,
+        reflected: Option<VportId>,
+        key: &FlowKey,
+        tag: Tag,
+        meta: Meta,
+        out: &mut Outputs,
+    ) -> Result<(), DropReason> {
+        let (dst, vid) = (key.eth_dst, tag.vid());
+        if self.uplink_present && !in_port.is_uplink() {
+            out.push(Dest::Vport(VportId::UPLINK), tag.keep);
+        }
+        let mut to_each = |members: &[Member], seen_vid: u16, vlan: VlanOp| {
+            for member in members {
+                if member.id == in_port || Some(member.id) == reflected {
+                    continue;
+                }
+                if member.filtered && !self.takes(member.id, dst, seen_vid) {
+                    continue;
+                }
+                if meta.l3_len > u32::from(member.mtu) {
+                    out.lost.push((member.id, DropReason::MtuExceeded));
+                } else {
+                    out.push(Dest::Vport(member.id), vlan);
+                }
+            }
+        };
+        to_each(self.ports.trunks(), vid, tag.keep);
+        to_each(self.ports.in_vlan(vid), 0, tag.strip());
+        if out.list.is_empty() && out.lost.is_empty() {
+            return Err(DropReason::NoDestination);
+        }
+        Ok(())
+    }
+
+    fn takes(&self, id: VportId, dst: Mac, vid: u16) -> bool {
+        self.ports
+            .get(id)
+            .is_some_and(|port| port.config.filter(dst, vid).is_ok())
+    }
+}
+
+/// Whether a channel takes a packet that is meant for it, and what becomes of the tag.
+#[inline]
+fn egress(port: &Port, dst: Mac, tag: Tag, meta: Meta) -> Result<VlanOp, DropReason> {
+    if !port.link_up {
+        return Err(DropReason::LinkDown);
+    }
+    let (vlan, seen_vid) = match port.port_vlan {
+        0 => (tag.keep, tag.vid()),
+        vid if tag.vid() == vid => (tag.strip(), 0),
+        _ => return Err(DropReason::VlanFiltered),
+    };
+    if meta.l3_len > u32::from(port.mtu) {
+        return Err(DropReason::MtuExceeded);
+    }
+    if port.filtered {
+        port.config.filter(dst, seen_vid)?;
+    }
+    Ok(vlan)
+}

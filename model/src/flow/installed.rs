@@ -1,0 +1,95 @@
+//! A rule in the tables, with its counters.
+
+use super::rule::{RuleError, RuleSpec};
+use crate::{Nanos, RuleId};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// One worker's counters of one rule, on a cache line of their own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct RuleCounter {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    last_used: AtomicU64,
+}
+
+impl RuleCounter {
+    /// Counts a packet of `len` bytes. Each counter has one writer, so a plain load and store do.
+    #[inline]
+    fn add(&self, len: u32, now: Nanos) {
+        let add = |counter: &AtomicU64, n| {
+            counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+        };
+        add(&self.packets, 1);
+        add(&self.bytes, u64::from(len));
+        self.last_used.store(now, Relaxed);
+    }
+}
+
+/// What a rule has seen, over all workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleTotals {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, Ethernet headers included.
+    pub bytes: u64,
+    /// When the last one came; 0: never.
+    pub last_used: Nanos,
+}
+
+/// A rule in the tables.
+#[derive(Debug)]
+pub struct Rule {
+    id: RuleId,
+    spec: RuleSpec,
+    counters: Box<[RuleCounter]>,
+}
+
+impl Rule {
+    /// A rule to be counted by `shards` workers. Refused if the specification is not
+    /// [well formed](RuleSpec::check).
+    pub fn new(id: RuleId, spec: RuleSpec, shards: usize) -> Result<Self, RuleError> {
+        spec.check()?;
+        let counters = std::iter::repeat_with(RuleCounter::default);
+        Ok(Self {
+            id,
+            spec,
+            counters: counters.take(shards).collect(),
+        })
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> RuleId {
+        self.id
+    }
+
+    /// What was asked for.
+    pub fn spec(&self) -> &RuleSpec {
+        &self.spec
+    }
+
+    /// The order of precedence: the smallest rank wins.
+    #[inline]
+    pub fn rank(&self) -> (u16, RuleId) {
+        (self.spec.priority, self.id)
+    }
+
+    /// Counts a packet of `len` bytes for worker `shard`; only that worker may call this.
+    #[inline]
+    pub fn count(&self, shard: usize, len: u32, now: Nanos) {
+        if let Some(counter) = self.counters.get(shard) {
+            counter.add(len, now);
+        }
+    }
+
+    /// The sum over all workers.
+    pub fn totals(&self) -> RuleTotals {
+        let mut totals = RuleTotals::default();
+        for counter in &self.counters {
+            totals.packets += counter.packets.load(Relaxed);
+            totals.bytes += counter.bytes.load(Relaxed);
+            totals.last_used = totals.last_used.max(counter.last_used.load(Relaxed));
+        }
+        totals
+    }
+}

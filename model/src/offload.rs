@@ -1,1 +1,0 @@
-//! The virtio-net header, and checksum and segmentation in software.
