@@ -1,6 +1,6 @@
 //! The seam between a vhost-user session and the channel behind it.
 
-use crate::ring::{Call, Kick, SplitRing};
+use crate::ring::{Call, EventFd, SplitRing};
 use chanio_model::Mac;
 use chanio_model::eswitch::RxMode;
 
@@ -25,8 +25,9 @@ impl RingIndex {
 pub struct RingStart {
     /// The ring, at the position where it starts.
     pub ring: SplitRing,
-    /// How the driver wakes us; `None`: it does not, the ring must be polled.
-    pub kick: Option<Kick>,
+    /// How the driver wakes us, to be put into an epoll set ([`crate::ring::Kick`]); `None`: it
+    /// does not, the ring must be polled.
+    pub kick: Option<EventFd>,
     /// How we wake the driver; `None`: it polls.
     pub call: Option<Call>,
     /// Negotiated virtio features.
