@@ -33,9 +33,10 @@ pub enum EventError {
     },
 }
 
-/// A descriptor that has been checked to be an eventfd.
-#[derive(Debug)]
-pub struct EventFd(OwnedFd);
+/// A descriptor that has been checked to be an eventfd. Clones share it: a session keeps one to
+/// start the ring again in new memory.
+#[derive(Clone, Debug)]
+pub struct EventFd(Arc<OwnedFd>);
 
 impl EventFd {
     /// Accepts a received descriptor.
@@ -53,7 +54,7 @@ impl EventFd {
                 found: found.to_string_lossy().into_owned(),
             });
         }
-        Ok(EventFd(fd))
+        Ok(EventFd(Arc::new(fd)))
     }
 }
 

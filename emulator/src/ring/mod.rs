@@ -37,7 +37,7 @@ pub use chain::{BURST, Burst, Chain, MAX_SEGMENTS};
 pub use copy::{Readable, Writable};
 pub use event::{Call, EventError, EventFd, Kick};
 pub use fault::{RingError, RingFault};
-pub use memory::{GuestMemory, MemoryError, RegionSpec};
+pub use memory::{GuestMemory, MAX_MEM_SLOTS, MemoryError, RegionSpec};
 pub use notify::Notifier;
 pub use rx::{Reservation, Reserve, RxScratch};
 pub use split::{RingConfig, SplitRing};

@@ -25,7 +25,8 @@ impl RingIndex {
 pub struct RingStart {
     /// The ring, at the position where it starts.
     pub ring: SplitRing,
-    /// How the driver wakes us; `None`: it does not, the ring must be polled.
+    /// How the driver wakes us, to be put into an epoll set ([`crate::ring::Kick`]); `None`: it
+    /// does not, the ring must be polled.
     pub kick: Option<EventFd>,
     /// How we wake the driver; `None`: it polls.
     pub call: Option<Call>,

@@ -1,0 +1,99 @@
+//! What a client has said about one ring.
+
+use super::error::SessionError;
+use crate::ring::{EventFd, GuestMemory, RingConfig};
+
+/// Addresses of a ring's tables in the client's address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingAddress {
+    /// Descriptor table.
+    pub desc: u64,
+    /// Available ring.
+    pub avail: u64,
+    /// Used ring.
+    pub used: u64,
+}
+
+impl RingAddress {
+    /// The same as guest physical addresses: desc, avail, used.
+    ///
+    /// # Errors
+    /// [`SessionError::Unmapped`].
+    pub fn translate(&self, mem: &GuestMemory, index: u16) -> Result<[u64; 3], SessionError> {
+        let find = |table, uva| {
+            mem.uva_to_gpa(uva)
+                .ok_or(SessionError::Unmapped { index, table, uva })
+        };
+        Ok([
+            find("descriptor table", self.desc)?,
+            find("available ring", self.avail)?,
+            find("used ring", self.used)?,
+        ])
+    }
+}
+
+/// How the driver says that there is work.
+#[derive(Debug, Default)]
+pub enum KickState {
+    /// Not set up: the ring is stopped.
+    #[default]
+    Unset,
+    /// It does not: poll.
+    Polled,
+    /// It writes this eventfd.
+    Event(EventFd),
+}
+
+/// One ring as set up so far. It runs once size, addresses and kick are there and it is enabled
+/// (vhost-user, "Ring states"; we do not serve a ring that is started but disabled).
+#[derive(Debug, Default)]
+pub struct Vring {
+    /// Entries; 0: not said yet.
+    pub size: u16,
+    /// Where its tables are.
+    pub address: Option<RingAddress>,
+    /// Where it starts, or goes on.
+    pub base: u16,
+    /// How the driver wakes us.
+    pub kick: KickState,
+    /// How we wake the driver; `None`: it polls.
+    pub call: Option<EventFd>,
+    /// SET_VRING_ENABLE.
+    pub enabled: bool,
+    /// The device has it.
+    pub running: bool,
+}
+
+impl Vring {
+    /// Whether a client has said all that is needed to run it, enabling apart.
+    pub fn is_set_up(&self) -> bool {
+        self.size != 0 && self.address.is_some() && !matches!(self.kick, KickState::Unset)
+    }
+
+    /// How to take it up in this memory, if it is set up.
+    ///
+    /// # Errors
+    /// [`SessionError::Unmapped`].
+    pub fn config(
+        &self,
+        index: u16,
+        mem: &GuestMemory,
+        event_idx: bool,
+        indirect: bool,
+    ) -> Result<Option<RingConfig>, SessionError> {
+        let Some(address) = self.address.filter(|_| self.is_set_up()) else {
+            return Ok(None);
+        };
+        let [desc, avail, used] = address.translate(mem, index)?;
+        let (size, next_avail) = (self.size, self.base);
+        Ok(Some(RingConfig {
+            size,
+            desc,
+            avail,
+            used,
+            next_avail,
+            event_idx,
+            indirect,
+        }))
+    }
+}
