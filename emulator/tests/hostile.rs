@@ -6,7 +6,7 @@ use chanio_emu::frontend::Client;
 use chanio_emu::nic::Refused;
 use chanio_emu::nic::spec::*;
 use chanio_emu::ring::RingConfig;
-use chanio_emu::vhost::features::RING_INDIRECT_DESC;
+use chanio_emu::vhost::features::INDIRECT_DESC;
 use chanio_model::flow::Action;
 use common::*;
 
@@ -38,7 +38,7 @@ impl Scene {
     /// Let a fresh client of a fresh channel do `harm` to its transmit ring, see the channel
     /// stopped with `reason`, all others run on, and the channel usable by the next client.
     fn harm(&mut self, reason: &str, harm: impl Fn(&Client, RingConfig)) {
-        let (info, driver) = self.bed.attached(spec("bad"), RING_INDIRECT_DESC);
+        let (info, driver) = self.bed.attached(spec("bad"), INDIRECT_DESC);
         let (config, _) = driver.transmit_ring();
         harm(&driver, config);
         driver.kick().unwrap();

@@ -14,9 +14,6 @@ pub const HEAD: usize = 192;
 /// The longest frame taken from anywhere: a 64 KiB IP packet (GSO) with Ethernet and two tags.
 pub const MAX_FRAME: usize = 65_535 + 14 + 8;
 
-/// Memory for the heads of a burst.
-pub type Heads = [[u8; HEAD]];
-
 /// All bytes that a source gave for a frame, its virtio-net header in front.
 #[derive(Clone, Copy)]
 pub enum Bytes<'a> {

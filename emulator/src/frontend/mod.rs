@@ -36,7 +36,7 @@ pub struct ClientOptions {
 impl Default for ClientOptions {
     /// 256 buffers of 2 KiB and event indices.
     fn default() -> Self {
-        Self { queue_size: 256, buffer_size: 2048, features: features::RING_EVENT_IDX }
+        Self { queue_size: 256, buffer_size: 2048, features: features::EVENT_IDX }
     }
 }
 
@@ -100,7 +100,7 @@ struct Queue {
 impl Queue {
     fn new(area: &SharedArea, at: u64, options: &ClientOptions) -> Result<Self, ClientError> {
         let size = options.queue_size;
-        let event_idx = options.features & features::RING_EVENT_IDX != 0;
+        let event_idx = options.features & features::EVENT_IDX != 0;
         Ok(Self {
             ring: DriverQueue::new(area.memory().clone(), at, size, event_idx, 0)?,
             kick: EventFd::new(libc::EFD_NONBLOCK)?,

@@ -1,5 +1,6 @@
 //! Feature bits: what the device offers and whether a driver's choice makes sense.
 
+use chanio_model::offload::RxOffloads;
 use virtio_bindings::{virtio_config as config, virtio_net as net, virtio_ring as ring};
 
 const fn bit(position: u32) -> u64 {
@@ -88,6 +89,19 @@ const ALWAYS: u64 = PROTOCOL_FEATURES
 /// What a channel with this many queue pairs offers.
 pub fn offered(queue_pairs: u16) -> u64 {
     if queue_pairs > 1 { ALWAYS | MQ } else { ALWAYS }
+}
+
+/// What a driver with these features takes unfinished.
+pub fn rx_offloads(features: u64) -> RxOffloads {
+    let has = |bits| features & bits != 0;
+    RxOffloads {
+        csum: has(GUEST_CSUM),
+        tso4: has(GUEST_TSO4),
+        tso6: has(GUEST_TSO6),
+        ecn: has(GUEST_ECN),
+        uso4: has(GUEST_USO4),
+        uso6: has(GUEST_USO6),
+    }
 }
 
 /// Why a driver's choice of features is refused.
