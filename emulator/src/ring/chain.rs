@@ -323,3 +323,258 @@ impl<'a> Chain<'a> {
         Writable::new(&self.segments[start..], self.meta.writable_len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::driver::{DriverQueue, SharedArea};
+    use crate::ring::memory::RegionSpec;
+    use crate::ring::split::{RingConfig, SplitRing};
+
+    const NEXT: u16 = 1;
+    const WRITE: u16 = 2;
+    const INDIRECT: u16 = 4;
+    const DATA: u64 = 0x10000;
+    const TABLE: u64 = 0x8000;
+    const END: u64 = 0x40000;
+
+    /// What a hostile driver's ring gives: descriptors `(addr, len, flags, next)` in the ring's
+    /// table of 8, others in memory at `TABLE`, and one head.
+    fn pop(
+        own: &[(u64, u32, u16, u16)],
+        indirect: &[(u64, u32, u16, u16)],
+        head: u16,
+    ) -> Result<(u32, u32, usize), RingFault> {
+        pop_from(own, indirect, head, true)
+    }
+
+    fn pop_from(
+        own: &[(u64, u32, u16, u16)],
+        indirect: &[(u64, u32, u16, u16)],
+        head: u16,
+        negotiated: bool,
+    ) -> Result<(u32, u32, usize), RingFault> {
+        let area = SharedArea::new(0, END).unwrap();
+        let mem = area.memory();
+        let queue = DriverQueue::new(Arc::clone(mem), 0, 8, false, 0).unwrap();
+        let config = RingConfig {
+            indirect: negotiated,
+            ..queue.config()
+        };
+        for (base, descs) in [(config.desc, own), (TABLE, indirect)] {
+            for (i, &(addr, len, flags, next)) in descs.iter().enumerate() {
+                let bytes = Desc {
+                    addr,
+                    len,
+                    flags,
+                    next,
+                }
+                .to_bytes();
+                mem.write(base + 16 * i as u64, &bytes).unwrap();
+            }
+        }
+        mem.write(config.avail + 4, &head.to_le_bytes()).unwrap();
+        mem.write(config.avail + 2, &1u16.to_le_bytes()).unwrap();
+        let mut ring = SplitRing::new(Arc::clone(mem), &config).unwrap();
+        let mut burst = Burst::default();
+        let popped = ring.pop_burst(&mut burst, BURST);
+        assert_eq!(burst.len(), usize::from(popped.is_ok()));
+        assert_eq!(ring.next_avail(), u16::from(popped.is_ok()));
+        popped?;
+        let chain = burst.get(0).unwrap();
+        assert_eq!(chain.head(), head);
+        Ok((
+            chain.readable().len(),
+            chain.writable().len(),
+            chain.segments.len(),
+        ))
+    }
+
+    #[test]
+    fn good_chains() {
+        assert_eq!(pop(&[(DATA, 10, 0, 0)], &[], 0), Ok((10, 0, 1)));
+        assert_eq!(pop(&[(DATA, 10, WRITE, 0)], &[], 0), Ok((0, 10, 1)));
+        let mixed = [
+            (DATA, 10, NEXT, 2),
+            (0, 0, 0, 0),
+            (DATA, 20, NEXT | WRITE, 1),
+        ];
+        assert_eq!(
+            pop(&[mixed[0], (DATA, 5, WRITE, 0), mixed[2]], &[], 0),
+            Ok((10, 25, 3))
+        );
+        let all: Vec<_> = (1..=8)
+            .map(|i| (DATA, 1, if i < 8 { NEXT } else { 0 }, i))
+            .collect();
+        assert_eq!(pop(&all, &[], 0), Ok((8, 0, 8)), "as long as the ring");
+        assert_eq!(
+            pop(&[(END - 4, 4, 0, 0)], &[], 0),
+            Ok((4, 0, 1)),
+            "the last bytes"
+        );
+    }
+
+    #[test]
+    fn good_indirect_chains() {
+        let table = [(DATA, 10, NEXT, 1), (DATA, 20, WRITE, 0)];
+        assert_eq!(pop(&[(TABLE, 32, INDIRECT, 0)], &table, 0), Ok((10, 20, 2)));
+        // Its own WRITE flag is to be ignored, and it may stand behind direct descriptors.
+        let own = [(DATA, 1, NEXT, 1), (TABLE, 32, INDIRECT | WRITE, 0)];
+        assert_eq!(pop(&own, &table, 0), Ok((11, 20, 3)));
+        // Longer than the ring, as Linux's may be.
+        let long: Vec<_> = (1..=40)
+            .map(|i| (DATA, 1, if i < 40 { NEXT } else { 0 }, i))
+            .collect();
+        assert_eq!(pop(&[(TABLE, 640, INDIRECT, 0)], &long, 0), Ok((40, 0, 40)));
+    }
+
+    #[test]
+    fn bad_indices() {
+        let size = 8;
+        assert_eq!(
+            pop(&[], &[], 8),
+            Err(RingFault::DescIndex { index: 8, size })
+        );
+        assert_eq!(
+            pop(&[], &[], 0xffff),
+            Err(RingFault::DescIndex {
+                index: 0xffff,
+                size
+            })
+        );
+        let out = [(DATA, 1, NEXT, 9)];
+        assert_eq!(
+            pop(&out, &[], 0),
+            Err(RingFault::DescIndex { index: 9, size })
+        );
+        let own = [(TABLE, 32, INDIRECT, 0)];
+        let fault = RingFault::DescIndex { index: 2, size: 2 };
+        assert_eq!(
+            pop(&own, &[(DATA, 1, NEXT, 2)], 0),
+            Err(fault),
+            "outside the indirect table"
+        );
+    }
+
+    #[test]
+    fn loops() {
+        let fault = Err(RingFault::Loop { head: 0, size: 8 });
+        assert_eq!(pop(&[(DATA, 1, NEXT, 0)], &[], 0), fault);
+        let two = [(DATA, 1, NEXT, 1), (DATA, 1, NEXT, 0)];
+        assert_eq!(pop(&two, &[], 0), fault);
+        let fault = Err(RingFault::Loop { head: 0, size: 2 });
+        assert_eq!(pop(&[(TABLE, 32, INDIRECT, 0)], &two, 0), fault);
+    }
+
+    #[test]
+    fn too_many_segments() {
+        let n = MAX_SEGMENTS as u16;
+        let chain = |n: u16| -> Vec<_> {
+            (1..=n)
+                .map(|i| (DATA, 1, if i < n { NEXT } else { 0 }, i))
+                .collect()
+        };
+        let own = |n: u16| [(TABLE, 16 * u32::from(n), INDIRECT, 0)];
+        assert_eq!(
+            pop(&own(n), &chain(n), 0),
+            Ok((u32::from(n), 0, MAX_SEGMENTS))
+        );
+        let fault = RingFault::TooLong {
+            head: 0,
+            limit: MAX_SEGMENTS,
+        };
+        assert_eq!(pop(&own(n + 1), &chain(n + 1), 0), Err(fault));
+    }
+
+    #[test]
+    fn bad_buffers() {
+        let zero = RingFault::ZeroLength {
+            index: 0,
+            gpa: DATA,
+        };
+        assert_eq!(pop(&[(DATA, 0, 0, 0)], &[], 0), Err(zero));
+        for (gpa, len) in [
+            (END, 1),
+            (END - 1, 2),
+            (u64::MAX, 1),
+            (0, u32::MAX),
+            (u64::MAX - 4, 9),
+        ] {
+            let fault = RingFault::OutOfMemory { gpa, len };
+            assert_eq!(pop(&[(gpa, len, 0, 0)], &[], 0), Err(fault));
+        }
+        let order = [(DATA, 1, NEXT | WRITE, 1), (DATA, 1, 0, 0)];
+        assert_eq!(
+            pop(&order, &[], 0),
+            Err(RingFault::ReadableAfterWritable { index: 1 })
+        );
+    }
+
+    #[test]
+    fn bad_indirect_tables() {
+        let table = [(DATA, 10, 0, 0)];
+        let one = |len, flags| pop(&[(TABLE, len, flags, 0)], &table, 0);
+        assert_eq!(
+            one(32, INDIRECT | NEXT),
+            Err(RingFault::IndirectWithNext { index: 0 })
+        );
+        for len in [0, 1, 15, 17, 32768 * 16 + 16, u32::MAX] {
+            assert_eq!(
+                one(len, INDIRECT),
+                Err(RingFault::IndirectBadLength { len })
+            );
+        }
+        let nested = [(TABLE, 16, INDIRECT, 0)];
+        let fault = Err(RingFault::NestedIndirect { index: 0 });
+        assert_eq!(pop(&nested, &nested, 0), fault);
+        let fault = Err(RingFault::IndirectNotNegotiated { index: 0 });
+        assert_eq!(pop_from(&nested, &table, 0, false), fault);
+        let outside = RingFault::OutOfMemory {
+            gpa: END - 8,
+            len: 16,
+        };
+        assert_eq!(pop(&[(END - 8, 16, INDIRECT, 0)], &[], 0), Err(outside));
+    }
+
+    #[test]
+    fn more_bytes_than_32_bits_count() {
+        // A sparse region of 2 GiB, named three times.
+        let size = 1 << 31;
+        let area = SharedArea::new(0, size).unwrap();
+        let mem = area.memory();
+        let mut queue = DriverQueue::new(Arc::clone(mem), 0, 8, false, 0).unwrap();
+        let half = (0, size as u32);
+        queue.add_out(&[half, (0, size as u32 - 1)]).unwrap();
+        queue.add_out(&[half, half]).unwrap();
+        queue.publish();
+        let mut ring = SplitRing::new(Arc::clone(mem), &queue.config()).unwrap();
+        let mut burst = Burst::default();
+        let fault = RingFault::LengthOverflow { head: 2 };
+        assert_eq!(ring.pop_burst(&mut burst, BURST), Err(fault));
+        assert_eq!(burst.len(), 1, "the good one before is kept");
+        assert_eq!(burst.get(0).unwrap().readable().len(), u32::MAX);
+    }
+
+    #[test]
+    fn a_buffer_goes_on_in_the_next_region() {
+        let area = SharedArea::new(0, 0x20000).unwrap();
+        let more = SharedArea::new(0x20000, 0x1000).unwrap();
+        let spec = RegionSpec {
+            mmap_offset: 0,
+            ..more.spec()
+        };
+        let mem = area.memory().with_region(&spec, more.file()).unwrap();
+        let mut queue = DriverQueue::new(Arc::clone(&mem), 0, 8, false, 0).unwrap();
+        queue.add_out(&[(0x1fff0, 0x20)]).unwrap();
+        queue.publish();
+        mem.write(0x1fff0, &[0xab; 0x20]).unwrap();
+        let mut ring = SplitRing::new(mem, &queue.config()).unwrap();
+        let mut burst = Burst::default();
+        assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(1));
+        let chain = burst.get(0).unwrap();
+        assert_eq!(chain.segments.len(), 2);
+        let mut got = [0; 0x20];
+        assert_eq!(chain.readable().copy_out(0, &mut got), 0x20);
+        assert_eq!(got, [0xab; 0x20]);
+    }
+}

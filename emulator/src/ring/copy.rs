@@ -211,3 +211,69 @@ impl<'a> Writable<'a> {
         pieces(self.segments, self.len, offset, len).map(|(ptr, n)| (ptr.as_ptr(), n))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Cuts `bytes` into segments of the given lengths, as far as they go.
+    fn cut(bytes: &mut [u8], lens: &[usize]) -> (Vec<Segment>, u32) {
+        let base = NonNull::from(&mut *bytes).cast::<u8>();
+        let mut at = 0;
+        let mut segments = Vec::new();
+        for &len in lens {
+            let len = len.min(bytes.len() - at);
+            if len > 0 {
+                // SAFETY: `at + len <= bytes.len()`.
+                let ptr = unsafe { base.add(at) };
+                segments.push(Segment {
+                    ptr,
+                    len: len as u32,
+                });
+                at += len;
+            }
+        }
+        (segments, at as u32)
+    }
+
+    proptest! {
+        #[test]
+        fn copies_like_one_slice(
+            src_lens in prop::collection::vec(1usize..40, 1..8),
+            dst_lens in prop::collection::vec(1usize..40, 1..8),
+            src_offset in 0usize..100,
+            dst_offset in 0usize..100,
+            len in 0usize..200,
+        ) {
+            let mut src: Vec<u8> = (0..100).collect();
+            let mut dst = vec![0xff; 100];
+            let (src_segments, src_len) = cut(&mut src, &src_lens);
+            let (dst_segments, dst_len) = cut(&mut dst, &dst_lens);
+            let readable = Readable::new(&src_segments, src_len);
+            let writable = Writable::new(&dst_segments, dst_len);
+
+            let can_read = len.min((src_len as usize).saturating_sub(src_offset));
+            let can_write = len.min((dst_len as usize).saturating_sub(dst_offset));
+            let n = can_read.min(can_write);
+
+            let mut out = vec![0; len];
+            prop_assert_eq!(readable.copy_out(src_offset, &mut out), can_read);
+            let numbers: Vec<u8> = (src_offset..src_offset + can_read).map(|i| i as u8).collect();
+            prop_assert_eq!(&out[..can_read], &numbers[..]);
+            let pieces: usize = readable.pieces(src_offset, len).map(|p| p.1).sum();
+            prop_assert_eq!(pieces, can_read);
+
+            prop_assert_eq!(writable.copy_from(dst_offset, readable, src_offset, len), n);
+            let mut expected = vec![0xff; 100];
+            expected[dst_offset..dst_offset + n].copy_from_slice(&numbers[..n]);
+            prop_assert_eq!(&dst, &expected);
+
+            let (dst_segments, dst_len) = cut(&mut dst, &dst_lens);
+            let writable = Writable::new(&dst_segments, dst_len);
+            prop_assert_eq!(writable.copy_in(dst_offset, &vec![9; len]), can_write);
+            expected[dst_offset..dst_offset + can_write].fill(9);
+            prop_assert_eq!(&dst, &expected);
+        }
+    }
+}

@@ -114,3 +114,67 @@ impl AsFd for Call {
         self.0.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    use nix::sys::epoll::EpollCreateFlags;
+    use nix::sys::eventfd;
+
+    fn pair() -> (eventfd::EventFd, EventFd) {
+        let client = eventfd::EventFd::new().unwrap();
+        let ours = client.as_fd().try_clone_to_owned().unwrap();
+        (client, EventFd::new(ours).unwrap())
+    }
+
+    fn events(epoll: &Epoll) -> Vec<u64> {
+        let mut events = [EpollEvent::empty(); 8];
+        let n = epoll.wait(&mut events, 0u8).unwrap();
+        events[..n].iter().map(|e| e.data()).collect()
+    }
+
+    #[test]
+    fn only_eventfds_pass() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("anon_inode:[eventfd]");
+        let refused = EventFd::new(File::create(&path).unwrap()).unwrap_err();
+        assert!(matches!(refused, EventError::NotEventFd { .. }));
+        let (pipe, _writer) = nix::unistd::pipe().unwrap();
+        let refused = EventFd::new(pipe).unwrap_err();
+        assert!(matches!(refused, EventError::NotEventFd { found } if found.starts_with("pipe:")));
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let refused = EventFd::new(epoll.0).unwrap_err();
+        assert_eq!(
+            refused,
+            EventError::NotEventFd {
+                found: "anon_inode:[eventpoll]".into()
+            }
+        );
+    }
+
+    #[test]
+    fn each_kick_is_reported_without_being_read() {
+        let epoll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
+        let (client, ours) = pair();
+        client.write(1).unwrap();
+        let _kick = Kick::register(ours, Arc::clone(&epoll), 7).unwrap();
+        assert_eq!(events(&epoll), [7], "a kick from before");
+        assert_eq!(events(&epoll), []);
+        client.write(1).unwrap();
+        client.write(1).unwrap();
+        assert_eq!(events(&epoll), [7]);
+        assert_eq!(events(&epoll), []);
+    }
+
+    #[test]
+    fn a_dropped_kick_is_silent_although_the_client_lives() {
+        let epoll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
+        let (client, ours) = pair();
+        let kick = Kick::register(ours, Arc::clone(&epoll), 7).unwrap();
+        drop(kick);
+        client.write(1).unwrap();
+        assert_eq!(events(&epoll), []);
+    }
+}

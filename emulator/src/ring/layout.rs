@@ -287,3 +287,41 @@ pub(super) fn full_fence() {
 pub(super) fn need_event(event: u16, new: u16, old: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_due_when_passed_also_across_the_wrap() {
+        assert!(need_event(5, 6, 5));
+        assert!(!need_event(5, 5, 4));
+        assert!(!need_event(5, 7, 6));
+        assert!(need_event(5, 100, 0));
+        assert!(need_event(0xffff, 0, 0xffff));
+        assert!(need_event(0xfffe, 3, 0xfff0));
+        assert!(need_event(2, 3, 0xfff0));
+        assert!(!need_event(3, 3, 0xfff0));
+    }
+
+    #[test]
+    fn a_descriptor_is_read_as_it_was_written() {
+        let mut bytes = [0u8; 33];
+        let at = NonNull::from(&mut bytes).cast::<u8>();
+        let desc = Desc {
+            addr: 0x1122_3344_5566_7788,
+            len: 0x99aa_bbcc,
+            flags: 5,
+            next: 0xddee,
+        };
+        // SAFETY: 33 bytes hold an entry at offsets 0 and, odd, 1.
+        unsafe {
+            for offset in [0, 1] {
+                let at = at.add(offset);
+                at.cast::<[u8; 16]>().write(desc.to_bytes());
+                assert_eq!(DescTable::new(at, 1).read(0), desc);
+            }
+        }
+        assert_eq!(bytes[1], 0x88, "little-endian");
+    }
+}

@@ -368,3 +368,273 @@ impl GuestMemory {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+
+    const PAGE: u64 = 4096;
+
+    fn memfd(size: u64) -> File {
+        let file = File::from(memfd_create("test", MFdFlags::MFD_CLOEXEC).unwrap());
+        file.set_len(size).unwrap();
+        file
+    }
+
+    fn spec(gpa: u64, size: u64, mmap_offset: u64) -> RegionSpec {
+        RegionSpec {
+            gpa,
+            size,
+            uva: gpa + 0x7000_0000_0000,
+            mmap_offset,
+        }
+    }
+
+    #[test]
+    fn translates_up_to_the_end_of_a_region_and_on_in_the_next() {
+        let file = memfd(4 * PAGE);
+        let mem = GuestMemory::new(vec![
+            (spec(0x2000, PAGE, 2 * PAGE), file.try_clone().unwrap()),
+            (spec(0x1000, PAGE, 0), file),
+        ])
+        .unwrap();
+        assert_eq!(mem.region_count(), 2);
+        let (low, n) = mem.translate(0x1ff0, 0x20).unwrap();
+        assert_eq!(n, 0x10);
+        let (_, n) = mem.translate(0x2000, 0x10).unwrap();
+        assert_eq!(n, 0x10);
+        assert_eq!(mem.translate(0x1ff0, 4).unwrap(), (low, 4));
+        assert!(mem.translate(0xfff, 1).is_none());
+        assert!(mem.translate(0x3000, 1).is_none());
+        assert!(mem.translate(u64::MAX, usize::MAX).is_none());
+        assert!(mem.translate(0x1000, 0).is_none());
+        assert!(mem.translate_exact(0x1ff0, 0x10, 16).is_some());
+        assert!(
+            mem.translate_exact(0x1ff0, 0x11, 1).is_none(),
+            "crosses into the next region"
+        );
+        assert!(mem.translate_exact(0x1ff8, 8, 16).is_none(), "misaligned");
+
+        let sent: Vec<u8> = (0..64).collect();
+        let mut got = vec![0; 64];
+        mem.write(0x1fe0, &sent).unwrap();
+        mem.read(0x1fe0, &mut got).unwrap();
+        assert_eq!(got, sent);
+        assert!(mem.read(0x2ff0, &mut got).is_none());
+    }
+
+    #[test]
+    fn maps_an_offset_inside_a_page() {
+        let file = memfd(3 * PAGE);
+        std::os::unix::fs::FileExt::write_all_at(&file, b"here", 0xa00).unwrap();
+        let whole = GuestMemory::new(vec![(spec(0, 3 * PAGE, 0), file.try_clone().unwrap())]);
+        let part = GuestMemory::new(vec![(spec(0x50_0000, PAGE, 0xa00), file)]).unwrap();
+        let mut got = [0; 4];
+        part.read(0x50_0000, &mut got).unwrap();
+        assert_eq!(&got, b"here");
+        part.write(0x50_0000 + PAGE - 4, b"last").unwrap();
+        whole.unwrap().read(0xa00 + PAGE - 4, &mut got).unwrap();
+        assert_eq!(&got, b"last");
+        assert!(part.translate(0x50_0000 + PAGE, 1).is_none());
+    }
+
+    #[test]
+    fn finds_client_addresses() {
+        let mem = GuestMemory::new(vec![(spec(0x1000, PAGE, 0), memfd(PAGE))]).unwrap();
+        assert_eq!(mem.uva_to_gpa(0x7000_0000_1abc), Some(0x1abc));
+        assert_eq!(mem.uva_to_gpa(0x7000_0000_2000), None);
+        assert_eq!(mem.uva_to_gpa(0x7000_0000_0fff), None);
+    }
+
+    #[test]
+    fn refuses_bad_regions() {
+        let new = |spec, file| GuestMemory::new(vec![(spec, file)]).unwrap_err();
+        assert!(matches!(
+            new(spec(0, 0, 0), memfd(PAGE)),
+            MemoryError::Empty { gpa: 0 }
+        ));
+        let short = new(spec(0, 2 * PAGE, PAGE), memfd(2 * PAGE));
+        assert!(matches!(
+            short,
+            MemoryError::FileTooShort {
+                needed: 0x3000,
+                have: 0x2000,
+                ..
+            }
+        ));
+        let high = RegionSpec {
+            gpa: u64::MAX - 100,
+            size: PAGE,
+            uva: 0,
+            mmap_offset: 0,
+        };
+        assert!(matches!(
+            new(high, memfd(PAGE)),
+            MemoryError::AddressOverflow { .. }
+        ));
+        let high = RegionSpec {
+            gpa: 0,
+            size: PAGE,
+            uva: u64::MAX - 100,
+            mmap_offset: 0,
+        };
+        assert!(matches!(
+            new(high, memfd(PAGE)),
+            MemoryError::AddressOverflow { .. }
+        ));
+        let far = new(spec(0, PAGE, u64::MAX - 10), memfd(PAGE));
+        assert!(matches!(far, MemoryError::FileRangeOverflow { .. }));
+        let huge = new(spec(0, MAX_GUEST_BYTES + 1, 0), memfd(PAGE));
+        assert!(matches!(huge, MemoryError::TooLarge { .. }));
+    }
+
+    #[test]
+    fn refuses_what_is_not_memory() {
+        let new = |file| GuestMemory::new(vec![(spec(0, PAGE, 0), file)]).unwrap_err();
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let socket = File::from(std::os::fd::OwnedFd::from(socket));
+        assert!(matches!(new(socket), MemoryError::NotRegularFile { .. }));
+        let (pipe, _writer) = nix::unistd::pipe().unwrap();
+        assert!(matches!(
+            new(pipe.into()),
+            MemoryError::NotRegularFile { .. }
+        ));
+        let zero = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/zero")
+            .unwrap();
+        assert!(matches!(new(zero), MemoryError::NotRegularFile { .. }));
+        let event = nix::sys::eventfd::EventFd::new().unwrap();
+        let event = File::from(std::os::fd::OwnedFd::from(event));
+        let refused = new(event);
+        assert!(
+            matches!(
+                refused,
+                MemoryError::NotRegularFile { .. } | MemoryError::NotMemoryFile { .. }
+            ),
+            "{refused}"
+        );
+        let proc = File::open("/proc/self/status").unwrap();
+        assert!(matches!(new(proc), MemoryError::NotMemoryFile { .. }));
+    }
+
+    #[test]
+    fn refuses_a_read_only_descriptor() {
+        use std::os::fd::AsRawFd;
+        let file = memfd(PAGE);
+        let read_only = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+        let refused = GuestMemory::new(vec![(spec(0, PAGE, 0), read_only)]).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                MemoryError::Map {
+                    errno: Errno::EACCES,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn refuses_overlap_on_either_side() {
+        let base = GuestMemory::new(vec![(spec(0x10000, 4 * PAGE, 0), memfd(4 * PAGE))]).unwrap();
+        let file = memfd(8 * PAGE);
+        for (gpa, pages) in [
+            (0xf000, 2),
+            (0x13000, 1),
+            (0x10000, 4),
+            (0x11000, 1),
+            (0xf000, 8),
+        ] {
+            let refused = base
+                .with_region(&spec(gpa, pages * PAGE, 0), &file)
+                .unwrap_err();
+            assert!(
+                matches!(refused, MemoryError::Overlap { .. }),
+                "{gpa:#x}: {refused}"
+            );
+        }
+        for gpa in [0xf000, 0x14000] {
+            assert!(
+                base.with_region(&spec(gpa, PAGE, 0), &file).is_ok(),
+                "{gpa:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn changes_share_the_untouched_mappings() {
+        let first = spec(0x1000, PAGE, 0);
+        let second = spec(0x8000, PAGE, 0);
+        let base = GuestMemory::new(vec![(first, memfd(PAGE))]).unwrap();
+        let both = base.with_region(&second, &memfd(PAGE)).unwrap();
+        assert_eq!(both.translate(0x1000, 1), base.translate(0x1000, 1));
+        let back = both.without_region(&first).unwrap();
+        assert!(back.translate(0x1000, 1).is_none());
+        assert_eq!(back.translate(0x8000, 1), both.translate(0x8000, 1));
+        drop((base, both));
+        back.write(0x8000, b"still mapped").unwrap();
+        let missing = back
+            .without_region(&RegionSpec { uva: 1, ..second })
+            .unwrap_err();
+        assert!(matches!(
+            missing,
+            MemoryError::NoSuchRegion {
+                gpa: 0x8000,
+                uva: 1,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn counts_regions() {
+        let file = memfd(PAGE);
+        let region = |i: usize| spec(0x10000 * i as u64, PAGE, 0);
+        let some = |n| {
+            (0..n)
+                .map(|i| (region(i), file.try_clone().unwrap()))
+                .collect()
+        };
+        let full = GuestMemory::new(some(MAX_MEM_SLOTS)).unwrap();
+        let refused = full.with_region(&region(MAX_MEM_SLOTS), &file).unwrap_err();
+        assert!(matches!(refused, MemoryError::TooManyRegions { count: 33 }));
+        let refused = GuestMemory::new(some(MAX_MEM_SLOTS + 1)).unwrap_err();
+        assert!(matches!(refused, MemoryError::TooManyRegions { count: 33 }));
+    }
+
+    /// Needs huge pages set aside, which a test cannot count on; then it also tries an offset in
+    /// the middle of one.
+    #[test]
+    fn maps_hugetlbfs_where_there_is_any() {
+        let huge = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_HUGETLB;
+        let Ok(fd) = memfd_create("huge", huge) else {
+            return;
+        };
+        let file = File::from(fd);
+        let page = 2 << 20;
+        if file.set_len(2 * page).is_err() {
+            return;
+        }
+        let mapped = GuestMemory::new(vec![(spec(0, page, 0xa0000), file.try_clone().unwrap())]);
+        match mapped {
+            // A reservation is refused at mmap already where there are no huge pages.
+            Err(MemoryError::Map {
+                errno: Errno::ENOMEM,
+                ..
+            }) => {}
+            mapped => {
+                let mem = mapped.unwrap();
+                let free = std::fs::read_to_string(
+                    "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
+                );
+                if free.is_ok_and(|n| n.trim().parse::<u64>().unwrap_or(0) >= 2) {
+                    mem.write(page - 1, b"x").unwrap();
+                }
+            }
+        }
+    }
+}

@@ -220,3 +220,83 @@ fn poll_and_write(call: &Call) -> Result<(), Errno> {
         Err(errno) => Err(errno),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use nix::sys::eventfd;
+
+    use crate::ring::event::EventFd;
+
+    fn pair() -> (eventfd::EventFd, Call) {
+        let client = eventfd::EventFd::new().unwrap();
+        let ours = client.as_fd().try_clone_to_owned().unwrap();
+        (client, Call::new(EventFd::new(ours).unwrap()))
+    }
+
+    #[test]
+    fn calls_arrive() {
+        let mut notifier = Notifier::new().unwrap();
+        let (client, call) = pair();
+        // More than the context holds completions.
+        for _ in 0..3 * COMPLETIONS {
+            notifier.notify(&call).unwrap();
+        }
+        assert_eq!(client.read().unwrap(), 3 * COMPLETIONS as u64);
+    }
+
+    #[test]
+    fn batches_of_any_size_reach_everybody() {
+        let mut notifier = Notifier::new().unwrap();
+        let pairs: Vec<_> = (0..100).map(|_| pair()).collect();
+        for n in [0, 1, BATCH, BATCH + 1, 100] {
+            notifier
+                .notify_all(pairs[..n].iter().map(|p| &p.1))
+                .unwrap();
+        }
+        for (i, (client, _)) in pairs.iter().enumerate() {
+            let expected = [1, BATCH, BATCH + 1, 100]
+                .iter()
+                .filter(|&&n| i < n)
+                .count();
+            assert_eq!(client.read().unwrap(), expected as u64, "eventfd {i}");
+        }
+    }
+
+    #[test]
+    fn works_without_aio() {
+        let mut notifier = Notifier::new().unwrap();
+        let aio = notifier.context.take();
+        let (client, call) = pair();
+        notifier.notify(&call).unwrap();
+        assert_eq!(client.read().unwrap(), 1);
+        client.write(u64::MAX - 1).unwrap();
+        notifier.notify(&call).unwrap();
+        notifier.context = aio;
+    }
+
+    /// The peer's attack: a full counter on a blocking description.
+    #[test]
+    fn a_full_blocking_counter_does_not_stop_it() {
+        let (done, wait) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut notifier = Notifier::new().unwrap();
+            if !notifier.is_safe() {
+                return done.send(()).unwrap();
+            }
+            let (client, call) = pair();
+            client.write(u64::MAX - 1).unwrap();
+            let flags = fcntl(&client, FcntlArg::F_GETFL).unwrap();
+            assert_eq!(flags & libc::O_NONBLOCK, 0);
+            for _ in 0..2 * COMPLETIONS {
+                notifier.notify(&call).unwrap();
+            }
+            done.send(()).unwrap();
+        });
+        wait.recv_timeout(Duration::from_secs(20))
+            .expect("the notifier is stuck");
+    }
+}

@@ -159,3 +159,167 @@ impl Drop for Reservation<'_> {
         self.ring.unpop(self.scratch.used.len() as u16);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::driver::{DriverQueue, SharedArea};
+    use std::sync::Arc;
+
+    const DATA: u64 = 0x10000;
+
+    fn pair(buffers: &[u32]) -> (SharedArea, DriverQueue, SplitRing) {
+        let area = SharedArea::new(0, 0x100000).unwrap();
+        let mem = area.memory();
+        let mut queue = DriverQueue::new(Arc::clone(mem), 0, 256, false, 0).unwrap();
+        let mut at = DATA;
+        for &len in buffers {
+            queue.add_in(&[(at, len)]).unwrap();
+            at += u64::from(len);
+        }
+        queue.publish();
+        let ring = SplitRing::new(Arc::clone(mem), &queue.config()).unwrap();
+        (area, queue, ring)
+    }
+
+    fn used(queue: &mut DriverQueue) -> Vec<u32> {
+        std::iter::from_fn(|| queue.poll_used().unwrap().map(|u| u.1)).collect()
+    }
+
+    /// The capacity of a `TooSmall`.
+    fn too_small(outcome: Result<Reserve<'_>, RingFault>) -> Option<u32> {
+        match outcome {
+            Ok(Reserve::TooSmall { capacity }) => Some(capacity),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn one_buffer_one_frame() {
+        let (area, mut queue, mut ring) = pair(&[100, 100]);
+        let mut scratch = RxScratch::default();
+        let Ok(Reserve::Ready(room)) = ring.reserve(&mut scratch, 76, true) else {
+            panic!()
+        };
+        assert_eq!(room.num_buffers(), 1);
+        assert_eq!(room.writable().len(), 76);
+        assert_eq!(room.writable().copy_in(0, &[1; 12]), 12);
+        assert_eq!(
+            room.writable().copy_in(12, &[2; 80]),
+            64,
+            "no further than was reserved"
+        );
+        room.commit();
+        assert!(ring.publish());
+        assert_eq!(used(&mut queue), [76]);
+        let mut got = [0; 77];
+        area.memory().read(DATA, &mut got).unwrap();
+        assert_eq!((got[11], got[12], got[75], got[76]), (1, 2, 2, 0));
+        assert_eq!(ring.next_avail(), 1);
+    }
+
+    #[test]
+    fn a_large_frame_is_spread_over_mergeable_buffers() {
+        let total = 65562;
+        let (area, mut queue, mut ring) = pair(&[1526; 50]);
+        let mut scratch = RxScratch::default();
+        let Ok(Reserve::Ready(room)) = ring.reserve(&mut scratch, total, true) else {
+            panic!()
+        };
+        assert_eq!(room.num_buffers(), 43);
+        let bytes: Vec<u8> = (0..total).map(|i| (i % 251) as u8).collect();
+        assert_eq!(room.writable().copy_in(0, &bytes[..12]), 12);
+        assert_eq!(room.writable().copy_in(12, &bytes[12..]), bytes.len() - 12);
+        room.commit();
+        ring.publish();
+        let mut expected = vec![1526; 42];
+        expected.push(total - 42 * 1526);
+        assert_eq!(used(&mut queue), expected);
+        let mut got = vec![0; bytes.len()];
+        area.memory().read(DATA, &mut got).unwrap();
+        assert!(got == bytes);
+    }
+
+    #[test]
+    fn nothing_is_taken_where_buffers_run_out() {
+        let (_area, _queue, mut ring) = pair(&[100, 100]);
+        let mut scratch = RxScratch::default();
+        assert!(matches!(
+            ring.reserve(&mut scratch, 201, true),
+            Ok(Reserve::NoBuffers)
+        ));
+        assert_eq!(ring.next_avail(), 0);
+        assert!(matches!(
+            ring.reserve(&mut scratch, 200, true),
+            Ok(Reserve::Ready(_))
+        ));
+        assert_eq!(ring.next_avail(), 0, "dropped, not committed");
+        let (_area, _queue, mut ring) = pair(&[]);
+        assert!(matches!(
+            ring.reserve(&mut scratch, 1, false),
+            Ok(Reserve::NoBuffers)
+        ));
+    }
+
+    #[test]
+    fn a_buffer_too_small_stays_where_it_is() {
+        let (_area, _queue, mut ring) = pair(&[100, 1000]);
+        let mut scratch = RxScratch::default();
+        assert_eq!(too_small(ring.reserve(&mut scratch, 101, false)), Some(100));
+        assert_eq!(ring.next_avail(), 0);
+        assert!(matches!(
+            ring.reserve(&mut scratch, 100, false),
+            Ok(Reserve::Ready(_))
+        ));
+    }
+
+    #[test]
+    fn a_frame_in_too_many_buffers_is_too_large() {
+        let (_area, _queue, mut ring) = pair(&[10; 200]);
+        let mut scratch = RxScratch::default();
+        let most = 10 * MAX_RX_BUFFERS as u32;
+        assert!(matches!(
+            ring.reserve(&mut scratch, most, true),
+            Ok(Reserve::Ready(_))
+        ));
+        assert_eq!(
+            too_small(ring.reserve(&mut scratch, most + 1, true)),
+            Some(most)
+        );
+        assert_eq!(ring.next_avail(), 0);
+    }
+
+    #[test]
+    fn a_frame_in_too_many_segments_is_too_large() {
+        let area = SharedArea::new(0, 0x100000).unwrap();
+        let mem = area.memory();
+        let mut queue = DriverQueue::new(Arc::clone(mem), 0, 256, false, 0).unwrap();
+        for _ in 0..4 {
+            queue.add_in(&[(DATA, 10); 50]).unwrap();
+        }
+        queue.publish();
+        let mut ring = SplitRing::new(Arc::clone(mem), &queue.config()).unwrap();
+        let mut scratch = RxScratch::default();
+        assert!(matches!(
+            ring.reserve(&mut scratch, 1000, true),
+            Ok(Reserve::Ready(_))
+        ));
+        assert!(too_small(ring.reserve(&mut scratch, 1001, true)).is_some());
+        assert_eq!(ring.next_avail(), 0);
+    }
+
+    #[test]
+    fn a_readable_buffer_is_a_fault_and_nothing_is_taken() {
+        let area = SharedArea::new(0, 0x100000).unwrap();
+        let mem = area.memory();
+        let mut queue = DriverQueue::new(Arc::clone(mem), 0, 8, false, 0).unwrap();
+        queue.add_in(&[(DATA, 10)]).unwrap();
+        let head = queue.add(&[(DATA, 7)], &[(DATA, 100)]).unwrap();
+        queue.publish();
+        let mut ring = SplitRing::new(Arc::clone(mem), &queue.config()).unwrap();
+        let mut scratch = RxScratch::default();
+        let fault = ring.reserve(&mut scratch, 50, true).unwrap_err();
+        assert_eq!(fault, RingFault::NotWritable { head, len: 7 });
+        assert_eq!(ring.next_avail(), 0);
+    }
+}

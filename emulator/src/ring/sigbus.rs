@@ -231,3 +231,94 @@ unsafe fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use crate::ring::driver::SharedArea;
+
+    #[test]
+    fn a_truncated_client_reads_zeros_and_is_marked() {
+        let area = SharedArea::new(0, 16 << 12).unwrap();
+        let other = SharedArea::new(0, 1 << 12).unwrap();
+        let mem = area.memory();
+        mem.write(0, b"kept until the first fault").unwrap();
+        area.file().set_len(1 << 12).unwrap();
+        assert!(!mem.poisoned());
+        let mut got = [1; 8];
+        mem.read(8 << 12, &mut got).unwrap();
+        assert_eq!(got, [0; 8]);
+        assert!(mem.poisoned());
+        assert!(!other.memory().poisoned());
+        // The rest is zero pages too now, and writable, and unmaps like before.
+        mem.write(15 << 12, b"nowhere").unwrap();
+        other.memory().write(0, b"fine").unwrap();
+    }
+
+    #[test]
+    fn many_threads_fault_in_many_mappings() {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let area = SharedArea::new(0, 4 << 12).unwrap();
+                        area.file().set_len(0).unwrap();
+                        area.memory().write(2 << 12, &[7; 4096]).unwrap();
+                        assert!(area.memory().poisoned());
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn slots_are_used_again() {
+        use std::sync::atomic::Ordering;
+        for _ in 0..10 {
+            drop(
+                (0..20)
+                    .map(|_| SharedArea::new(0, 4096).unwrap())
+                    .collect::<Vec<_>>(),
+            );
+        }
+        // Other tests in this process hold some as well.
+        assert!(super::HIGH_WATER.load(Ordering::Relaxed) < 150);
+    }
+
+    /// Everybody else's SIGBUS still kills: run in a child, which maps a file itself, truncates it
+    /// and reads.
+    #[test]
+    fn foreign_faults_still_kill() {
+        const ASK: &str = "CHANIO_TEST_FOREIGN_SIGBUS";
+        if std::env::var_os(ASK).is_some() {
+            let _area = SharedArea::new(0, 4096).unwrap();
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(8192).unwrap();
+            // SAFETY: a new private mapping; reading past the file's end is meant to be fatal.
+            unsafe {
+                use std::os::fd::AsRawFd;
+                let map = libc::mmap(
+                    std::ptr::null_mut(),
+                    8192,
+                    libc::PROT_READ,
+                    libc::MAP_SHARED,
+                    file.as_raw_fd(),
+                    0,
+                );
+                file.set_len(0).unwrap();
+                map.cast::<u8>().add(4096).read_volatile();
+            }
+            return;
+        }
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "ring::sigbus::tests::foreign_faults_still_kill"])
+            .env(ASK, "1")
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        assert_eq!(signal, Some(libc::SIGBUS));
+    }
+}

@@ -296,3 +296,259 @@ fn locate(mem: &GuestMemory, config: &RingConfig) -> Result<Layout, RingError> {
     // two, and the `SplitRing` that owns the layout owns an `Arc` of the memory.
     Ok(unsafe { Layout::new(desc, avail, used, size) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::driver::{DriverQueue, SharedArea};
+
+    fn pair(size: u16, event_idx: bool, start: u16) -> (SharedArea, DriverQueue, SplitRing) {
+        let area = SharedArea::new(0, 0x200000).unwrap();
+        let mem = area.memory();
+        let queue = DriverQueue::new(Arc::clone(mem), 0x1000, size, event_idx, start).unwrap();
+        let ring = SplitRing::new(Arc::clone(mem), &queue.config()).unwrap();
+        (area, queue, ring)
+    }
+
+    #[test]
+    fn chains_go_round_many_times() {
+        for event_idx in [false, true] {
+            let (area, mut queue, mut ring) = pair(64, event_idx, 0xfff0);
+            let mut burst = Burst::default();
+            let mut sent = 0u32;
+            for round in 0..3000u32 {
+                let n = round % 20;
+                for i in 0..n {
+                    let at = 0x10000 + u64::from(i) * 64;
+                    area.memory().write(at, &(sent + i).to_le_bytes()).unwrap();
+                    queue.add_out(&[(at, 2), (at + 2, 2)]).unwrap();
+                }
+                queue.publish();
+                assert_eq!(ring.available(), Ok(n as u16));
+                assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(n as usize));
+                for (i, chain) in burst.iter().enumerate() {
+                    let mut number = [0; 4];
+                    assert_eq!(chain.readable().copy_out(0, &mut number), 4);
+                    assert_eq!(u32::from_le_bytes(number), sent + i as u32);
+                    ring.push_used(chain.head(), i as u32);
+                }
+                assert!(queue.poll_used().unwrap().is_none(), "not published yet");
+                ring.publish();
+                for i in 0..n {
+                    assert_eq!(queue.poll_used().unwrap().map(|u| u.1), Some(i));
+                }
+                assert!(queue.poll_used().unwrap().is_none());
+                assert_eq!(queue.free(), 64);
+                sent += n;
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_ring_is_served_in_bursts() {
+        let (_area, mut queue, mut ring) = pair(64, false, 0xffff);
+        while queue.add_out(&[(0, 1)]).is_some() {}
+        queue.publish();
+        let mut burst = Burst::default();
+        assert_eq!(ring.available(), Ok(64));
+        assert_eq!(ring.pop_burst(&mut burst, 10), Ok(10));
+        assert_eq!(ring.pop_burst(&mut burst, 1000), Ok(BURST));
+        let third: Vec<u16> = burst.iter().map(|c| c.head()).collect();
+        ring.unpop(32);
+        assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(BURST));
+        assert_eq!(burst.iter().map(|c| c.head()).collect::<Vec<_>>(), third);
+        assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(22));
+        assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(0));
+        assert!(burst.is_empty());
+    }
+
+    #[test]
+    fn a_jump_of_the_available_index_is_a_fault() {
+        let (area, queue, mut ring) = pair(64, false, 0xffe0);
+        let at = queue.config().avail + 2;
+        let set = |idx: u16| area.memory().write(at, &idx.to_le_bytes()).unwrap();
+        set(0xffe0u16.wrapping_add(64));
+        assert_eq!(ring.available(), Ok(64));
+        set(0xffe0u16.wrapping_add(65));
+        let fault = RingFault::AvailJump {
+            idx: 0x21,
+            next: 0xffe0,
+            size: 64,
+        };
+        assert_eq!(ring.available(), Err(fault));
+        set(0xffdf);
+        let fault = RingFault::AvailJump {
+            idx: 0xffdf,
+            next: 0xffe0,
+            size: 64,
+        };
+        assert_eq!(ring.pop_burst(&mut Burst::default(), 1), Err(fault));
+        assert_eq!(ring.enable_kicks(), Err(fault));
+    }
+
+    #[test]
+    fn truncated_memory_is_a_fault() {
+        let (area, mut queue, mut ring) = pair(64, false, 0);
+        queue.add_out(&[(0x100000, 64)]).unwrap();
+        queue.publish();
+        let mut burst = Burst::default();
+        assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(1));
+        area.file().set_len(0).unwrap();
+        let mut bytes = [1; 64];
+        assert_eq!(burst.get(0).unwrap().readable().copy_out(0, &mut bytes), 64);
+        assert_eq!(bytes, [0; 64]);
+        assert_eq!(
+            ring.pop_burst(&mut burst, BURST),
+            Err(RingFault::MemoryTruncated)
+        );
+        assert!(burst.is_empty());
+    }
+
+    #[test]
+    fn calls_follow_the_no_interrupt_flag() {
+        let (_area, mut queue, mut ring) = pair(8, false, 0);
+        assert!(!ring.publish(), "nothing pushed");
+        ring.push_used(0, 0);
+        assert!(ring.publish());
+        queue.disable_calls();
+        ring.push_used(0, 0);
+        assert!(!ring.publish());
+        assert!(queue.enable_calls(), "two are waiting");
+        ring.push_used(0, 0);
+        assert!(ring.publish());
+    }
+
+    #[test]
+    fn calls_follow_the_used_event_across_the_wrap() {
+        let (area, queue, mut ring) = pair(8, true, 0xfff8);
+        let at = queue.config().avail + 4 + 2 * 8;
+        let want = |event: u16| area.memory().write(at, &event.to_le_bytes()).unwrap();
+        want(0x1000);
+        ring.push_used(0, 0);
+        assert!(ring.publish(), "the first is always announced");
+        let mut publish = |n| {
+            (0..n).for_each(|_| ring.push_used(0, 0));
+            (ring.publish(), ring.used_idx())
+        };
+        want(0xfffb);
+        assert_eq!(publish(2), (false, 0xfffb));
+        assert_eq!(publish(1), (true, 0xfffc));
+        assert_eq!(publish(1), (false, 0xfffd), "once only");
+        want(1);
+        assert_eq!(publish(4), (false, 1));
+        assert_eq!(publish(3), (true, 4), "passed in the middle of a burst");
+    }
+
+    #[test]
+    fn kicks_are_asked_for_and_declined() {
+        for event_idx in [false, true] {
+            let (_area, mut queue, mut ring) = pair(8, event_idx, 0xffff);
+            assert_eq!(ring.enable_kicks(), Ok(false));
+            queue.add_out(&[(0, 1)]).unwrap();
+            assert!(queue.publish(), "the ring slept");
+            assert_eq!(ring.enable_kicks(), Ok(true), "a chain is waiting");
+            ring.disable_kicks();
+            let mut burst = Burst::default();
+            assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(1));
+            queue.add_out(&[(0, 1)]).unwrap();
+            // With EVENT_IDX the event set at index 0xffff was passed already.
+            assert!(!queue.publish());
+            assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(1));
+            assert_eq!(ring.enable_kicks(), Ok(false));
+            queue.add_out(&[(0, 1)]).unwrap();
+            assert!(queue.publish());
+        }
+    }
+
+    #[test]
+    fn bad_places_are_refused() {
+        let (area, queue, _ring) = pair(8, true, 0);
+        let good = queue.config();
+        let refused = |config| SplitRing::new(Arc::clone(area.memory()), &config).unwrap_err();
+        for size in [0, 3, 65, 32769] {
+            let error = refused(RingConfig { size, ..good });
+            assert_eq!(
+                error,
+                RingError::Size {
+                    size: u32::from(size)
+                }
+            );
+        }
+        let error = refused(RingConfig {
+            desc: 0x1008,
+            ..good
+        });
+        assert_eq!(
+            error,
+            RingError::Misaligned {
+                table: Table::Desc,
+                gpa: 0x1008,
+                align: 16
+            }
+        );
+        let error = refused(RingConfig {
+            avail: 0x1001,
+            ..good
+        });
+        assert_eq!(
+            error,
+            RingError::Misaligned {
+                table: Table::Avail,
+                gpa: 0x1001,
+                align: 2
+            }
+        );
+        let error = refused(RingConfig {
+            used: 0x1002,
+            ..good
+        });
+        assert_eq!(
+            error,
+            RingError::Misaligned {
+                table: Table::Used,
+                gpa: 0x1002,
+                align: 4
+            }
+        );
+        let gpa = 0x200000 - 64;
+        let error = refused(RingConfig { used: gpa, ..good });
+        assert_eq!(
+            error,
+            RingError::Unmapped {
+                table: Table::Used,
+                gpa,
+                len: 70
+            }
+        );
+        let error = refused(RingConfig { desc: !15, ..good });
+        assert_eq!(
+            error,
+            RingError::Unmapped {
+                table: Table::Desc,
+                gpa: !15,
+                len: 128
+            }
+        );
+    }
+
+    #[test]
+    fn goes_on_in_new_memory() {
+        let (area, mut queue, mut ring) = pair(8, false, 0);
+        let mut burst = Burst::default();
+        queue.add_out(&[(0, 1)]).unwrap();
+        queue.publish();
+        assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(1));
+        ring.push_used(burst.get(0).unwrap().head(), 0);
+        ring.publish();
+        let file = area.file().try_clone().unwrap();
+        let again = GuestMemory::new(vec![(area.spec(), file)]).unwrap();
+        ring.remap(again).unwrap();
+        assert!(queue.poll_used().unwrap().is_some());
+        queue.add_out(&[(0, 1)]).unwrap();
+        queue.publish();
+        assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(1));
+        assert_eq!(ring.next_avail(), 2);
+        let empty = GuestMemory::new(vec![]).unwrap();
+        assert!(matches!(ring.remap(empty), Err(RingError::Unmapped { .. })));
+    }
+}
