@@ -97,8 +97,8 @@ impl Switch {
     /// A packet that came in from a channel or the wire (`key.in_port`).
     ///
     /// `out` is cleared first. On an error the packet is lost, that reason is to be charged to the
-    /// in-port, and there is nothing to deliver. On success everything in `out` counts, and at
-    /// least one of `out.list` and `out.lost` holds something.
+    /// in-port, and there is nothing to deliver. On success at least one of `out.list` and
+    /// `out.lost` holds something, and all of it counts. `out.learn` counts in either case.
     #[inline]
     pub fn from_vport(
         &self,
@@ -260,6 +260,10 @@ impl Switch {
         if self.vepa && !from_wire {
             out.push(Dest::Vport(VportId::UPLINK), tag.keep);
             return Ok(());
+        }
+        // A bridge learns first and looks up then: who writes to itself is found at its own port.
+        if out.learn.is_some() && key.eth_dst == key.eth_src {
+            return Err(DropReason::SamePort);
         }
         if !key.eth_dst.is_multicast()
             && let Some(to) = fdb.lookup(vid, key.eth_dst, meta.now)

@@ -123,3 +123,185 @@ fn parse_l4(l3: &[u8], offset: usize, parsed: &mut Parsed) {
         parsed.key.l4_dst = dst;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::FrameSpec;
+    use proptest::prelude::*;
+
+    const PORT: VportId = VportId(9);
+
+    fn parse_all(frame: &[u8]) -> Result<Parsed, DropReason> {
+        parse(frame, frame.len() as u32, PORT)
+    }
+
+    #[test]
+    fn only_a_cut_ethernet_header_is_refused() {
+        let mut frame = [0u8; 60];
+        assert_eq!(parse_all(&frame[..13]), Err(DropReason::Runt));
+        assert_eq!(
+            parse(&frame, 13, PORT),
+            Err(DropReason::Runt),
+            "the frame, not the buffer"
+        );
+        let parsed = parse_all(&frame[..14]).unwrap();
+        assert_eq!((parsed.l3_offset, parsed.l4_offset), (14, 0));
+        frame[12] = 0x81;
+        assert_eq!(
+            parse_all(&frame[..17]),
+            Err(DropReason::Runt),
+            "the tag belongs to it"
+        );
+        assert_eq!(
+            parse_all(&frame[..18]).unwrap().key.vlan,
+            FlowKey::VLAN_PRESENT
+        );
+        // A second tag that is cut off is an EtherType like any other.
+        frame[16] = 0x81;
+        let parsed = parse_all(&frame[..21]).unwrap();
+        assert_eq!(
+            (parsed.key.eth_type, parsed.l3_offset),
+            (eth_type::VLAN, 18)
+        );
+        // A third one is payload.
+        frame[20] = 0x81;
+        let parsed = parse_all(&frame).unwrap();
+        assert_eq!(
+            (parsed.key.eth_type, parsed.l3_offset),
+            (eth_type::VLAN, 22)
+        );
+    }
+
+    #[test]
+    fn fragments() {
+        let spec = FrameSpec {
+            fragment: true,
+            ..FrameSpec::udp4(100)
+        };
+        let mut frame = spec.build();
+        let first = parse_all(&frame).unwrap();
+        assert!(first.fragment);
+        assert_eq!((first.key.l4_dst, first.l4_offset), (80, 34));
+        frame[21] = 5;
+        let later = parse_all(&frame).unwrap();
+        assert!(later.fragment);
+        assert_eq!(
+            (later.key.l4_src, later.key.l4_dst, later.l4_offset),
+            (0, 0, 0)
+        );
+        assert_eq!(later.key.ip_proto, ip_proto::UDP);
+    }
+
+    fn spec() -> impl Strategy<Value = FrameSpec> {
+        let tags = (any::<Option<u16>>(), any::<Option<u16>>());
+        let kinds = (
+            any::<bool>(),
+            any::<bool>(),
+            0usize..=10,
+            0usize..=8,
+            0usize..=10,
+        );
+        let names = (any::<[u8; 6]>(), any::<[u8; 6]>(), any::<(u16, u16)>());
+        (tags, kinds, names, any::<[[u8; 16]; 2]>(), 0usize..200).prop_map(
+            |(tags, kinds, names, [src, dst], payload)| FrameSpec {
+                dst: Mac(names.0),
+                src: Mac(names.1),
+                vlan: tags.0,
+                inner_vlan: tags.0.and(tags.1),
+                v6: kinds.0,
+                tcp: kinds.1,
+                ip_options: kinds.2 * 4,
+                ip6_options: kinds.3 * 8,
+                tcp_options: kinds.4 * 4,
+                fragment: false,
+                ports: names.2,
+                ips: (src, dst),
+                payload,
+            },
+        )
+    }
+
+    fn expected(spec: &FrameSpec) -> Parsed {
+        let address = |full: [u8; 16]| {
+            let mut address = full;
+            if !spec.v6 {
+                address[4..].fill(0);
+            }
+            address
+        };
+        let tci = spec.vlan.unwrap_or(0);
+        Parsed {
+            key: FlowKey {
+                ip_src: address(spec.ips.0),
+                ip_dst: address(spec.ips.1),
+                eth_dst: spec.dst,
+                eth_src: spec.src,
+                in_port: PORT.0,
+                eth_type: if spec.v6 { 0x86dd } else { 0x0800 },
+                vlan: spec.vlan.map_or(0, |tci| 0x1000 | tci & 0xfff),
+                l4_src: spec.ports.0,
+                l4_dst: spec.ports.1,
+                ip_proto: if spec.tcp { 6 } else { 17 },
+                vlan_prio: (tci >> 13) as u8,
+                reserved: [0; 6],
+            },
+            l3_offset: spec.l3_offset() as u16,
+            l4_offset: spec.l4_offset() as u16,
+            fragment: false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn finds_what_was_built(spec in spec()) {
+            let frame = spec.build();
+            let want = expected(&spec);
+            let head = &frame[..frame.len().min(HEAD_LEN)];
+            prop_assert_eq!(parse(head, frame.len() as u32, PORT), Ok(want));
+        }
+
+        /// Cut anywhere, each field is either what it was or zero, and no ports are made up.
+        #[test]
+        fn cut_frames_never_gain(spec in spec(), cut in 14usize..400) {
+            let frame = spec.build();
+            let cut = cut.min(frame.len());
+            let whole = expected(&spec);
+            let Ok(got) = parse_all(&frame[..cut]) else {
+                prop_assert!(spec.vlan.is_some() && cut < 18);
+                return Ok(());
+            };
+            prop_assert!(got.l4_offset == 0 || got.l4_offset == whole.l4_offset);
+            prop_assert!(usize::from(got.l4_offset) <= cut);
+            let ports = (got.key.l4_src, got.key.l4_dst);
+            if cut < spec.l4_offset() + 4 {
+                prop_assert_eq!(ports, (0, 0));
+            } else {
+                prop_assert_eq!(got, whole);
+            }
+            prop_assert!([[0; 16], whole.key.ip_src].contains(&got.key.ip_src));
+            prop_assert_eq!(got.key.vlan, whole.key.vlan);
+        }
+
+        #[test]
+        fn any_bytes_are_parsed_within_bounds(
+            bytes in proptest::collection::vec(any::<u8>(), 0..250),
+            kind in 0usize..6,
+            len in 0u32..400,
+        ) {
+            let mut bytes = bytes;
+            let starts: [&[u8]; 6] = [
+                &[], &[8, 0, 0x45], &[0x86, 0xdd, 0x60], &[0x81, 0, 0, 0, 8, 0, 0x46],
+                &[0x88, 0xa8, 0, 0, 0x81, 0], &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, 0],
+            ];
+            if let Some(at) = bytes.get_mut(12..12 + starts[kind].len()) {
+                at.copy_from_slice(starts[kind]);
+            }
+            if let Ok(parsed) = parse(&bytes, len, PORT) {
+                let shown = bytes.len().min(len as usize);
+                prop_assert!(usize::from(parsed.l3_offset) <= shown);
+                prop_assert!(usize::from(parsed.l4_offset) <= shown);
+            }
+        }
+    }
+}
