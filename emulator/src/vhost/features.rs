@@ -176,6 +176,19 @@ pub fn header_len(features: u64) -> usize {
     }
 }
 
+/// What the driver takes unfinished.
+pub fn rx_offloads(features: u64) -> RxOffloads {
+    let has = |bit| features & bit != 0;
+    RxOffloads {
+        csum: has(GUEST_CSUM),
+        tso4: has(GUEST_TSO4),
+        tso6: has(GUEST_TSO6),
+        ecn: has(GUEST_ECN),
+        uso4: has(GUEST_USO4),
+        uso6: has(GUEST_USO6),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,5 +235,20 @@ mod tests {
         assert_eq!(header_len(CSUM), 10);
         assert_eq!(header_len(MRG_RXBUF), 12);
         assert_eq!(header_len(VERSION_1), 12);
+    }
+
+    #[test]
+    fn what_the_driver_takes_follows_its_own_bits() {
+        assert_eq!(rx_offloads(offered(1)), RxOffloads::ALL);
+        assert_eq!(
+            rx_offloads(CSUM | HOST_TSO4 | HOST_USO),
+            RxOffloads::default()
+        );
+        let tso6 = RxOffloads {
+            csum: true,
+            tso6: true,
+            ..RxOffloads::default()
+        };
+        assert_eq!(rx_offloads(GUEST_CSUM | GUEST_TSO6), tso6);
     }
 }
