@@ -91,19 +91,6 @@ pub fn offered(queue_pairs: u16) -> u64 {
     if queue_pairs > 1 { ALWAYS | MQ } else { ALWAYS }
 }
 
-/// What a driver with these features takes unfinished.
-pub fn rx_offloads(features: u64) -> RxOffloads {
-    let has = |bits| features & bits != 0;
-    RxOffloads {
-        csum: has(GUEST_CSUM),
-        tso4: has(GUEST_TSO4),
-        tso6: has(GUEST_TSO6),
-        ecn: has(GUEST_ECN),
-        uso4: has(GUEST_USO4),
-        uso6: has(GUEST_USO6),
-    }
-}
-
 /// Why a driver's choice of features is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FeatureError {
