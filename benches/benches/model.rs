@@ -167,7 +167,11 @@ fn bench_fdb(c: &mut Criterion) {
             });
         });
         group.bench_function(BenchmarkId::new("needs_learning", count), |b| {
-            b.iter(|| fdb.needs_learning(0, black_box(mac(1)), VportId(1), 1));
+            let mut n = 0;
+            b.iter(|| {
+                n = (n + 7919) % count;
+                fdb.needs_learning(0, mac(n + 1), VportId(n + 1), 1)
+            });
         });
     }
     group.finish();
