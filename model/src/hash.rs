@@ -10,6 +10,14 @@ use std::hash::{BuildHasher, RandomState};
 pub(crate) struct HashKey {
     start: u64,
     factor: u64,
+    last: u64,
+}
+
+/// The two halves of the full product, folded: every input bit reaches most output bits.
+#[inline]
+fn folded(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
 }
 
 impl HashKey {
@@ -19,28 +27,23 @@ impl HashKey {
         Self {
             start: source.hash_one(0u8),
             factor: source.hash_one(1u8) | 1,
+            last: source.hash_one(2u8) | 1,
         }
     }
 
-    /// The hash of no words yet.
+    /// The hash of some words.
     #[inline]
-    pub(crate) fn start(&self) -> u64 {
-        self.start
-    }
-
-    /// Takes one more word into `hash`.
-    #[inline]
-    pub(crate) fn mix(&self, hash: u64, word: u64) -> u64 {
-        // The folded 128-bit product: every input bit reaches both the low bits (bucket) and the
-        // high bits (tag) that hashbrown looks at.
-        let product = u128::from(hash ^ word) * u128::from(self.factor);
-        product as u64 ^ (product >> 64) as u64
+    pub(crate) fn hash(&self, words: impl Iterator<Item = u64>) -> u64 {
+        let hash = words.fold(self.start, |hash, word| folded(hash ^ word, self.factor));
+        // Words at regular distances come out of one product at regular distances, which may be
+        // a multiple of the number of buckets; not out of two.
+        folded(hash, self.last)
     }
 
     /// The hash of one word.
     #[inline]
     pub(crate) fn one(&self, word: u64) -> u64 {
-        self.mix(self.start, word)
+        self.hash(std::iter::once(word))
     }
 }
 
@@ -50,14 +53,20 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn neighbours_spread_over_buckets_and_tags() {
-        let key = HashKey::random();
-        let hashes: Vec<u64> = (0..4096u64).map(|w| key.one(w << 16)).collect();
-        let buckets: HashSet<u64> = hashes.iter().map(|h| h & 0xfff).collect();
-        let tags: HashSet<u64> = hashes.iter().map(|h| h >> 57).collect();
-        // A random function leaves about 63 % of the buckets used.
-        assert!(buckets.len() > 1500, "{}", buckets.len());
-        assert!(tags.len() > 60, "{}", tags.len());
-        assert_ne!(key.one(1), HashKey::random().one(1));
+    fn regular_distances_spread_over_buckets_and_tags() {
+        for shift in (0..48).cycle().take(500) {
+            let key = HashKey::random();
+            let hashes: Vec<u64> = (0..4096u64).map(|w| key.one(w << shift)).collect();
+            let buckets: HashSet<u64> = hashes.iter().map(|h| h & 0xfff).collect();
+            let tags: HashSet<u64> = hashes.iter().map(|h| h >> 57).collect();
+            // A random function leaves about 63 % of the buckets used: 2589.
+            assert!(
+                buckets.len() > 1500,
+                "{} at {shift}, {key:?}",
+                buckets.len()
+            );
+            assert!(tags.len() > 60, "{} at {shift}, {key:?}", tags.len());
+        }
+        assert_ne!(HashKey::random().one(1), HashKey::random().one(1));
     }
 }

@@ -82,6 +82,16 @@ impl Mac {
         self.0 == [0; 6]
     }
 
+    /// The address as a number: its first byte on the wire is the highest of the lower 48 bits.
+    #[inline]
+    pub fn to_bits(self) -> u64 {
+        // Two and four bytes, as the addresses of a flow key lie in its words: a load across two
+        // words that were just stored would have to wait for both.
+        let [a, b, c, d, e, f] = self.0;
+        let (high, low) = (u16::from_be_bytes([a, b]), u32::from_be_bytes([c, d, e, f]));
+        u64::from(high) << 32 | u64::from(low)
+    }
+
     /// Usable as a station's own address: neither group nor zero.
     pub fn is_unicast(self) -> bool {
         !self.is_multicast() && !self.is_zero()

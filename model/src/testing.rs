@@ -112,7 +112,7 @@ impl FrameSpec {
             out.extend(&self.ips.0[..4]);
             out.extend(&self.ips.1[..4]);
             out.extend(vec![1; self.ip_options]);
-            let sum = Sum::new().add(&out[from..]).finish();
+            let sum = Sum::new().bytes(&out[from..]).finish();
             out[from + 10..from + 12].copy_from_slice(&sum.to_be_bytes());
         }
         out.extend(l4);

@@ -149,12 +149,12 @@ proptest! {
                         let outcome = fdb.learn(vid, mac, key.vport(), now);
                         prop_assert!(matches!(outcome, LearnOutcome::New | LearnOutcome::Moved));
                     }
-                    let want = naive.from_vport(key, *l3_len, now);
+                    let want = naive.channel_sent(key, *l3_len, now);
                     prop_assert_eq!(got, want, "{:?} in {:#?}", key, naive);
                 }
                 Step::Host(id, key, l3_len) => {
                     let result = active.from_representor(*id, key, meta(*l3_len, now), &mut out);
-                    let want = naive.from_representor(*id, key, *l3_len);
+                    let want = naive.host_sent(*id, key, *l3_len);
                     prop_assert_eq!(Verdict::of(key, result, &out), want);
                 }
                 _ => {}

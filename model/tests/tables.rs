@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Add(RuleId, RuleSpec),
+    Add(RuleId, Box<RuleSpec>),
     Remove(RuleId),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let id = || (0u64..60).prop_map(RuleId);
     prop_oneof![
-        3 => (id(), common::spec(4)).prop_map(|(id, spec)| Step::Add(id, spec)),
+        3 => (id(), common::spec(4)).prop_map(|(id, spec)| Step::Add(id, Box::new(spec))),
         1 => id().prop_map(Step::Remove),
     ]
 }
@@ -40,7 +40,7 @@ proptest! {
             let generation = fast.generation();
             let changed = match step {
                 Step::Add(id, spec) => {
-                    let rule = Arc::new(Rule::new(id, spec, 1).unwrap());
+                    let rule = Arc::new(Rule::new(id, *spec, 1).unwrap());
                     let added = fast.insert(rule.clone());
                     prop_assert_eq!(added, slow.insert(rule));
                     added

@@ -87,8 +87,7 @@ struct Entry {
 
 #[inline]
 fn pack(vid: u16, mac: Mac) -> u64 {
-    let [a, b, c, d, e, f] = mac.0;
-    u64::from(vid & 0xfff) << 48 | u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    u64::from(vid & 0xfff) << 48 | mac.to_bits()
 }
 
 fn unpack(key: u64) -> (u16, Mac) {

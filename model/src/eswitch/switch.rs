@@ -151,8 +151,11 @@ impl Switch {
         if !port.link_up {
             return Err(DropReason::VportDown);
         }
-        if port.spoofchk && !port.config.macs.contains(&key.eth_src) {
-            return Err(DropReason::SpoofedMac);
+        if port.spoofchk {
+            let src = key.eth_src.to_bits();
+            if !port.config.macs.iter().any(|mac| mac.to_bits() == src) {
+                return Err(DropReason::SpoofedMac);
+            }
         }
         if meta.l3_len > u32::from(port.mtu) {
             return Err(DropReason::TooLong);

@@ -6,7 +6,7 @@
 //! | `rule` | a rule as it is asked for, and which rules are well formed |
 //! | `installed` | a rule in the tables, with its counters |
 //! | `tables` | tuple-space search |
-//! | [`reference`] | the same by asking every rule in turn |
+//! | [`mod@reference`] | the same by asking every rule in turn |
 //! | [`text`], `parse`, `display` | a rule as text, in the words of tc-flower |
 
 mod display;

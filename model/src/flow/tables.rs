@@ -49,11 +49,8 @@ impl Subtable {
     #[inline]
     fn hash(&self, hash: &HashKey, key: &FlowKey) -> u64 {
         let words = key.words();
-        let mut out = hash.start();
-        for &(i, mask) in &self.words {
-            out = hash.mix(out, words[usize::from(i) % FlowKey::WORDS] & mask);
-        }
-        out
+        let seen = |&(i, mask): &(u8, u64)| words[usize::from(i) % FlowKey::WORDS] & mask;
+        hash.hash(self.words.iter().map(seen))
     }
 
     /// Whether `key` under the mask is `value`.

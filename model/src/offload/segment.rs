@@ -139,7 +139,7 @@ impl<'a> Segmenter<'a> {
                     .map(|ip| checksum::pseudo_v6(ip.src(), ip.dst(), proto, len)),
             };
         segment[field..field + 2].fill(0);
-        let sum = pseudo.unwrap_or_default().add(segment).finish();
+        let sum = pseudo.unwrap_or_default().bytes(segment).finish();
         segment[field..field + 2].copy_from_slice(&no_zero(sum).to_be_bytes());
     }
 

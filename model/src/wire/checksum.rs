@@ -19,7 +19,7 @@ impl Sum {
 
     /// Takes the bytes in, as if they followed the earlier ones directly.
     #[inline]
-    pub fn add(mut self, bytes: &[u8]) -> Self {
+    pub fn bytes(mut self, bytes: &[u8]) -> Self {
         let folded = fold(sum_ne(bytes));
         // Bytes at odd positions count as the other half: RFC 1071 §2(B) again.
         let folded = if self.odd {
@@ -28,13 +28,13 @@ impl Sum {
             folded
         };
         self.total += u64::from(folded);
-        self.odd ^= bytes.len() % 2 != 0;
+        self.odd ^= !bytes.len().is_multiple_of(2);
         self
     }
 
     /// Takes in one word, given in host order. Only behind an even number of bytes.
     #[inline]
-    pub fn add_word(mut self, word: u16) -> Self {
+    pub fn word(mut self, word: u16) -> Self {
         debug_assert!(!self.odd);
         self.total += u64::from(word.to_be());
         self
@@ -84,22 +84,22 @@ fn fold(mut total: u64) -> u16 {
 /// The checksum of some bytes, in host order; 0 over bytes that hold their right checksum.
 #[inline]
 pub fn internet(bytes: &[u8]) -> u16 {
-    Sum::new().add(bytes).finish()
+    Sum::new().bytes(bytes).finish()
 }
 
 /// The pseudo-header over IPv4: addresses in wire order, `len` of transport header and payload in
 /// bytes.
 #[inline]
 pub fn pseudo_v4(src: &[u8; 4], dst: &[u8; 4], proto: u8, len: u32) -> Sum {
-    let sum = Sum::new().add(src).add(dst).add_word(u16::from(proto));
-    sum.add(&len.to_be_bytes())
+    let sum = Sum::new().bytes(src).bytes(dst).word(u16::from(proto));
+    sum.bytes(&len.to_be_bytes())
 }
 
 /// The pseudo-header over IPv6, as [`pseudo_v4`].
 #[inline]
 pub fn pseudo_v6(src: &[u8; 16], dst: &[u8; 16], proto: u8, len: u32) -> Sum {
-    let sum = Sum::new().add(src).add(dst).add_word(u16::from(proto));
-    sum.add(&len.to_be_bytes())
+    let sum = Sum::new().bytes(src).bytes(dst).word(u16::from(proto));
+    sum.bytes(&len.to_be_bytes())
 }
 
 #[cfg(test)]
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn rfc_1071_example() {
         let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
-        assert_eq!(Sum::new().add(&bytes).partial(), 0xddf2);
+        assert_eq!(Sum::new().bytes(&bytes).partial(), 0xddf2);
         assert_eq!(internet(&bytes), !0xddf2);
         assert_eq!(internet(&[]), 0xffff);
     }
@@ -130,7 +130,7 @@ mod tests {
         // 10.0.0.1:1 -> 10.0.0.2:2, payload "hi". By hand: 2 * 0a00 + 1 + 2 + 11 + a
         // (pseudo-header) + 1 + 2 + a + 6869 = 7c94, and the complement of that.
         let udp = [0, 1, 0, 2, 0, 10, 0, 0, b'h', b'i'];
-        let sum = pseudo_v4(&[10, 0, 0, 1], &[10, 0, 0, 2], 17, 10).add(&udp);
+        let sum = pseudo_v4(&[10, 0, 0, 1], &[10, 0, 0, 2], 17, 10).bytes(&udp);
         assert_eq!(sum.finish(), 0x836b);
     }
 
@@ -150,7 +150,7 @@ mod tests {
             cuts.sort_unstable();
             let (mut sum, mut from) = (Sum::new(), 0);
             for cut in cuts {
-                sum = sum.add(&bytes[from..cut]);
+                sum = sum.bytes(&bytes[from..cut]);
                 from = cut;
             }
             prop_assert_eq!(sum.finish(), slow(&bytes));

@@ -1,4 +1,4 @@
-//! What frames look like: header views, the parser that makes a [`FlowKey`], checksums.
+//! What frames look like: header views, the parser that makes a [`crate::flow::FlowKey`], checksums.
 //!
 //! | file | what lives there |
 //! |---|---|

@@ -3,7 +3,7 @@
 use super::ethernet::{ETH_HEADER_LEN, VLAN_TAG_LEN, be16, is_vlan};
 use super::{eth_type, ip_proto, ipv4::Ipv4, ipv6::Ipv6, l4};
 use crate::flow::FlowKey;
-use crate::{DropReason, Mac, VportId};
+use crate::{DropReason, VportId};
 
 /// How much of a frame the parser may look at, in bytes: two tags, IPv6 with some extension
 /// headers and TCP with all options fit.
@@ -29,104 +29,145 @@ pub struct Parsed {
 /// Only a frame whose Ethernet header is cut off (less than 14 bytes, or 18 with a VLAN tag) is
 /// refused, as `Runt`. Behind that header odd and cut-off ones leave their fields zero: the frame
 /// is switched by what is known of it.
-#[inline]
+#[inline(always)]
 pub fn parse(head: &[u8], frame_len: u32, in_port: VportId) -> Result<Parsed, DropReason> {
     let head = &head[..head
         .len()
         .min(frame_len as usize)
         .min(usize::from(u16::MAX))];
     let eth: &[u8; ETH_HEADER_LEN] = head.first_chunk().ok_or(DropReason::Runt)?;
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *eth;
-    let mut parsed = Parsed {
-        key: FlowKey {
-            eth_dst: Mac([d0, d1, d2, d3, d4, d5]),
-            eth_src: Mac([s0, s1, s2, s3, s4, s5]),
-            in_port: in_port.0,
-            eth_type: u16::from_be_bytes([t0, t1]),
-            ..FlowKey::default()
-        },
-        l3_offset: ETH_HEADER_LEN as u16,
-        l4_offset: 0,
-        fragment: false,
+    let mut l2 = L2 {
+        eth_type: u16::from_be_bytes([eth[12], eth[13]]),
+        vlan: 0,
+        prio: 0,
+        len: ETH_HEADER_LEN,
     };
-    if is_vlan(parsed.key.eth_type) {
-        parse_tags(head, &mut parsed)?;
+    if is_vlan(l2.eth_type) {
+        l2 = parse_tags(head).ok_or(DropReason::Runt)?;
     }
-    let l3 = &head[usize::from(parsed.l3_offset)..];
-    match parsed.key.eth_type {
-        eth_type::IPV4 => parse_ipv4(l3, &mut parsed),
-        eth_type::IPV6 => parse_ipv6(l3, &mut parsed),
-        _ => {}
-    }
-    Ok(parsed)
+    let l3 = head.get(l2.len..).unwrap_or_default();
+    let ip = match l2.eth_type {
+        eth_type::IPV4 => parse_ipv4(l3),
+        eth_type::IPV6 => parse_ipv6(l3),
+        _ => Ip::default(),
+    };
+    let (l4_src, l4_dst) = match l3.get(ip.l4.unwrap_or(usize::MAX)..) {
+        Some(l4) if ip_proto::has_ports(ip.proto) => l4::ports(l4).unwrap_or_default(),
+        _ => (0, 0),
+    };
+    Ok(Parsed {
+        key: assemble(eth, in_port, &l2, &ip, l4_src, l4_dst),
+        l3_offset: l2.len as u16,
+        l4_offset: ip.l4.map_or(0, |offset| (l2.len + offset) as u16),
+        fragment: ip.fragment,
+    })
 }
 
-/// The outer tag goes into the key, a second one is only passed over.
-fn parse_tags(head: &[u8], parsed: &mut Parsed) -> Result<(), DropReason> {
+/// The key, made word by word: whoever reads it next does so by words too, and would have to wait
+/// for a word whose parts were stored one by one.
+#[inline(always)]
+fn assemble(
+    eth: &[u8; ETH_HEADER_LEN],
+    in_port: VportId,
+    l2: &L2,
+    ip: &Ip,
+    l4_src: u16,
+    l4_dst: u16,
+) -> FlowKey {
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = *eth;
+    let [p0, p1, p2, p3] = in_port.0.to_ne_bytes();
+    let [t0, t1] = l2.eth_type.to_ne_bytes();
+    let [v0, v1] = l2.vlan.to_ne_bytes();
+    let [a0, a1] = l4_src.to_ne_bytes();
+    let [b0, b1] = l4_dst.to_ne_bytes();
+    let words: [u64; FlowKey::WORDS] = [
+        ip.src[0],
+        ip.src[1],
+        ip.dst[0],
+        ip.dst[1],
+        u64::from_ne_bytes([d0, d1, d2, d3, d4, d5, s0, s1]),
+        u64::from_ne_bytes([s2, s3, s4, s5, p0, p1, p2, p3]),
+        u64::from_ne_bytes([t0, t1, v0, v1, a0, a1, b0, b1]),
+        u64::from_ne_bytes([ip.proto, l2.prio, 0, 0, 0, 0, 0, 0]),
+    ];
+    bytemuck::cast(words)
+}
+
+/// The Ethernet header and its tags.
+#[derive(Clone, Copy)]
+struct L2 {
+    eth_type: u16,
+    /// As [`FlowKey::vlan`].
+    vlan: u16,
+    prio: u8,
+    len: usize,
+}
+
+/// What an IP header yields: addresses as words of the key.
+#[derive(Clone, Copy, Default)]
+struct Ip {
+    src: [u64; 2],
+    dst: [u64; 2],
+    proto: u8,
+    fragment: bool,
+    /// Where the transport header begins, from the start of the IP header.
+    l4: Option<usize>,
+}
+
+/// The outer tag, a second one is only passed over. `None` if the outer one is cut off.
+fn parse_tags(head: &[u8]) -> Option<L2> {
     let mut at = ETH_HEADER_LEN;
-    let (Some(tci), Some(inner)) = (be16(head, at), be16(head, at + 2)) else {
-        return Err(DropReason::Runt);
-    };
+    let (tci, inner) = (be16(head, at)?, be16(head, at + 2)?);
     at += VLAN_TAG_LEN;
-    parsed.key.vlan = FlowKey::VLAN_PRESENT | tci & 0xfff;
-    parsed.key.vlan_prio = (tci >> 13) as u8;
-    parsed.key.eth_type = inner;
+    let mut eth_type = inner;
     if is_vlan(inner)
         && let Some(innermost) = be16(head, at + 2)
     {
         at += VLAN_TAG_LEN;
-        parsed.key.eth_type = innermost;
+        eth_type = innermost;
     }
-    parsed.l3_offset = at as u16;
-    Ok(())
+    Some(L2 {
+        eth_type,
+        vlan: FlowKey::VLAN_PRESENT | tci & 0xfff,
+        prio: (tci >> 13) as u8,
+        len: at,
+    })
 }
 
-#[inline]
-fn parse_ipv4(l3: &[u8], parsed: &mut Parsed) {
+#[inline(always)]
+fn parse_ipv4(l3: &[u8]) -> Ip {
     let Some(ip) = Ipv4::parse(l3) else {
-        return;
+        return Ip::default();
     };
-    parsed.key.ip_src[..4].copy_from_slice(ip.src());
-    parsed.key.ip_dst[..4].copy_from_slice(ip.dst());
-    parsed.key.ip_proto = ip.proto();
-    parsed.fragment = ip.is_fragment();
-    if !ip.is_later_fragment() {
-        parse_l4(l3, ip.header_len(), parsed);
+    let word = |[a, b, c, d]: [u8; 4]| u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]);
+    Ip {
+        src: [word(*ip.src()), 0],
+        dst: [word(*ip.dst()), 0],
+        proto: ip.proto(),
+        fragment: ip.is_fragment(),
+        l4: (!ip.is_later_fragment()).then(|| ip.header_len()),
     }
 }
 
-#[inline]
-fn parse_ipv6(l3: &[u8], parsed: &mut Parsed) {
+#[inline(always)]
+fn parse_ipv6(l3: &[u8]) -> Ip {
     let Some(ip) = Ipv6::parse(l3) else {
-        return;
+        return Ip::default();
     };
     let upper = ip.upper();
-    parsed.key.ip_src = *ip.src();
-    parsed.key.ip_dst = *ip.dst();
-    parsed.key.ip_proto = upper.proto;
-    parsed.fragment = upper.fragment;
-    if upper.reached {
-        parse_l4(l3, upper.offset, parsed);
-    }
-}
-
-#[inline]
-fn parse_l4(l3: &[u8], offset: usize, parsed: &mut Parsed) {
-    let Some(bytes) = l3.get(offset..) else {
-        return;
-    };
-    parsed.l4_offset = parsed.l3_offset + offset as u16;
-    if ip_proto::has_ports(parsed.key.ip_proto)
-        && let Some((src, dst)) = l4::ports(bytes)
-    {
-        parsed.key.l4_src = src;
-        parsed.key.l4_dst = dst;
+    Ip {
+        src: bytemuck::cast(*ip.src()),
+        dst: bytemuck::cast(*ip.dst()),
+        proto: upper.proto,
+        fragment: upper.fragment,
+        l4: upper.reached.then_some(upper.offset),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Mac;
     use crate::testing::FrameSpec;
     use proptest::prelude::*;
 

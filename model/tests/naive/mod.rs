@@ -162,7 +162,7 @@ impl Naive {
         });
     }
 
-    pub fn from_vport(&mut self, key: &FlowKey, l3_len: u32, now: u64) -> Verdict {
+    pub fn channel_sent(&mut self, key: &FlowKey, l3_len: u32, now: u64) -> Verdict {
         let in_port = key.vport();
         let mut tag = tag_of(key);
         if in_port != UPLINK {
@@ -195,7 +195,7 @@ impl Naive {
         verdict.sorted()
     }
 
-    pub fn from_representor(&self, vport: VportId, key: &FlowKey, l3_len: u32) -> Verdict {
+    pub fn host_sent(&self, vport: VportId, key: &FlowKey, l3_len: u32) -> Verdict {
         let mut verdict = Verdict::default();
         if !self.legacy_left {
             return Verdict::error(DropReason::RepresentorIgnored);
