@@ -131,11 +131,11 @@ impl VhostUserBackendReqHandlerMut for Session {
         self.settle(outcome)
     }
 
-    /// Rings that carry packets. virtio-net frontends disagree on the unit: QEMU compares with
-    /// queue pairs, cloud-hypervisor and the `vhost` crate with rings. Rings lets all of them in;
-    /// QEMU with too many pairs is told when it sets up the first ring that is not there.
+    /// Rings, the control queue included. virtio-net frontends disagree on the unit: QEMU compares
+    /// with queue pairs, cloud-hypervisor and the `vhost` crate with rings. Rings lets all of them
+    /// in; QEMU with too many pairs is told when it sets up the first ring that is not there.
     fn get_queue_num(&mut self) -> Result<u64> {
-        Ok(2 * u64::from(self.device.max_queue_pairs()))
+        Ok(2 * u64::from(self.device.max_queue_pairs()) + 1)
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {

@@ -1,0 +1,153 @@
+use crate::fixture::{BUFFERS, Bench, Client, EVENT_IDX};
+use chanio_emu::ring::driver::DriverQueue;
+use chanio_model::Mac;
+use chanio_model::eswitch::RxMode;
+use std::time::{Duration, Instant};
+
+/// Answers are written here.
+const ANSWER: u64 = BUFFERS + 0x1_0000;
+
+fn command(client: &Client, queue: &mut DriverQueue, bytes: &[u8]) -> u8 {
+    let memory = client.area.memory();
+    memory.write(BUFFERS, bytes).unwrap();
+    memory.write(ANSWER, &[0xee]).unwrap();
+    // Header and data in descriptors of their own, as Linux sends them.
+    let data = (BUFFERS + 2, bytes.len() as u32 - 2);
+    let out = [(BUFFERS, 2), data];
+    let out = if data.1 == 0 { &out[..1] } else { &out[..] };
+    queue.add(out, &[(ANSWER, 1)]).unwrap();
+    if queue.publish() {
+        client.kick.write(1).unwrap();
+    }
+    let start = Instant::now();
+    loop {
+        if let Some((_, len)) = queue.poll_used().unwrap() {
+            assert_eq!(len, 1);
+            break;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "no answer to {bytes:?}"
+        );
+        std::thread::yield_now();
+    }
+    let mut answer = [0];
+    memory.read(ANSWER, &mut answer).unwrap();
+    answer[0]
+}
+
+fn filter(bench: &Bench) -> chanio_model::eswitch::RxFilter {
+    match bench.device.with(|state| state.rx_mode.clone()) {
+        RxMode::Filtered(filter) => filter,
+        RxMode::All => panic!("no filter was set"),
+    }
+}
+
+#[test]
+fn commands_reach_the_device() {
+    for features in [!0, !EVENT_IDX] {
+        let bench = Bench::new(2);
+        let mut client = Client::negotiated(&bench.path, features);
+        client.share();
+        let mut queue = client.run(4, 0);
+        assert_eq!(
+            bench.device.with(|state| state.starts),
+            0,
+            "not a data ring"
+        );
+        assert_eq!(bench.device.with(|state| state.active_pairs), Some(1));
+
+        assert_eq!(command(&client, &mut queue, &[4, 0, 2, 0]), 0);
+        assert_eq!(bench.device.with(|state| state.active_pairs), Some(2));
+        assert_eq!(command(&client, &mut queue, &[4, 0, 3, 0]), 1);
+        assert_eq!(command(&client, &mut queue, &[4, 0, 0, 0]), 1);
+        assert_eq!(bench.device.with(|state| state.active_pairs), Some(2));
+
+        assert_eq!(command(&client, &mut queue, &[0, 0, 0]), 0);
+        assert_eq!(command(&client, &mut queue, &[2, 0, 7, 0]), 0);
+        let table = [
+            1, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 8, 1, 0, 0, 0, 1, 0, 0x5e, 0, 0, 1,
+        ];
+        assert_eq!(command(&client, &mut queue, &table), 0);
+        let now = filter(&bench);
+        assert_eq!(now.unicast, [Mac([2, 0, 0, 0, 0, 8])]);
+        assert_eq!(now.multicast, [Mac([1, 0, 0x5e, 0, 0, 1])]);
+        assert!(now.vlans.as_ref().unwrap().contains(7));
+
+        // Refused, and nothing changes.
+        assert_eq!(command(&client, &mut queue, &[0, 0, 1]), 1);
+        assert_eq!(command(&client, &mut queue, &[1, 1, 2, 0, 0, 0, 0, 9]), 1);
+        assert_eq!(command(&client, &mut queue, &[77, 0]), 1);
+        assert_eq!(filter(&bench), now);
+        bench.device.with(|state| state.trusted = true);
+        assert_eq!(command(&client, &mut queue, &[0, 0, 1]), 0);
+        assert_eq!(command(&client, &mut queue, &[1, 1, 2, 0, 0, 0, 0, 9]), 0);
+        assert!(filter(&bench).promisc);
+        assert_eq!(bench.device.with(|state| state.mac.unwrap().0[5]), 9);
+    }
+}
+
+#[test]
+fn the_filter_survives_a_new_memory_table() {
+    let bench = Bench::new(1);
+    let mut client = bench.client();
+    let mut queue = client.run(2, 0);
+    assert_eq!(command(&client, &mut queue, &[0, 0, 0]), 0);
+    assert_eq!(command(&client, &mut queue, &[2, 0, 7, 0]), 0);
+    client.share();
+    assert_eq!(command(&client, &mut queue, &[2, 0, 9, 0]), 0);
+    let vlans = filter(&bench).vlans.unwrap();
+    assert!(vlans.contains(7) && vlans.contains(9));
+}
+
+#[test]
+fn a_long_queue_of_commands_is_worked_off() {
+    let bench = Bench::new(1);
+    let mut client = bench.client();
+    let mut queue = client.queue(2, 0);
+    client.area.memory().write(BUFFERS, &[2, 0, 7, 0]).unwrap();
+    for _ in 0..30 {
+        queue.add(&[(BUFFERS, 4)], &[(ANSWER, 1)]).unwrap();
+    }
+    queue.publish();
+    // Written before the ring starts, and no kick: it looks by itself.
+    let set_up = client.run_existing(2, &queue);
+    set_up.unwrap();
+    let start = Instant::now();
+    let mut answers = 0;
+    while answers < 30 {
+        answers += u32::from(queue.poll_used().unwrap().is_some());
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{answers} answers"
+        );
+    }
+}
+
+#[test]
+fn a_command_without_room_for_the_answer_is_a_fault() {
+    let bench = Bench::new(1);
+    let mut client = bench.client();
+    let mut queue = client.run(2, 0);
+    queue.add_out(&[(BUFFERS, 4)]).unwrap();
+    queue.publish();
+    client.kick.write(1).unwrap();
+    bench.device.wait_fault("no room for its answer");
+}
+
+#[test]
+fn a_broken_control_ring_is_a_fault() {
+    let bench = Bench::new(1);
+    let mut client = bench.client();
+    let queue = client.run(2, 0);
+    let avail_idx = queue.config().avail + 2;
+    client
+        .area
+        .memory()
+        .write(avail_idx, &[0xff, 0x7f])
+        .unwrap();
+    client.kick.write(1).unwrap();
+    bench
+        .device
+        .wait_fault("control queue, ring 2: available index jumped");
+}
