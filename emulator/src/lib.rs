@@ -8,6 +8,7 @@
 //! | [`vhost`] | vhost-user sessions: one event loop for all sockets |
 //! | [`ring`] | guest memory and split virtqueues |
 
+pub mod control;
 pub mod datapath;
 pub mod frontend;
 pub mod nic;

@@ -1,13 +1,13 @@
 //! The NIC as control sees it. Every request, from the CLI, the API or the config file, ends in a
 //! method of [`Nic`] that either does all of it or refuses with a reason and changes nothing.
 
-//mod api;
+mod api;
 mod channels;
 mod eswitch;
 pub mod error;
 pub mod spec;
 
-//pub use api::NicApi;
+pub use api::NicApi;
 pub use error::Refused;
 
 use crate::datapath::{Change, Datapath, Source, Workers};
