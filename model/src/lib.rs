@@ -19,6 +19,8 @@ pub mod flow;
 mod hash;
 pub mod ids;
 pub mod offload;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 
 pub use drop_reason::DropReason;

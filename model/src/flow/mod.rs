@@ -7,15 +7,19 @@
 //! | `installed` | a rule in the tables, with its counters |
 //! | `tables` | tuple-space search |
 //! | [`reference`] | the same by asking every rule in turn |
-//! | `parse`, `display` | a rule as text, in the words of tc-flower |
+//! | [`text`], `parse`, `display` | a rule as text, in the words of tc-flower |
 
+mod display;
 mod installed;
 mod key;
+mod parse;
 pub mod reference;
 mod rule;
 mod tables;
+pub mod text;
 
 pub use installed::{Rule, RuleCounter, RuleTotals};
 pub use key::FlowKey;
-pub use rule::{Action, Actions, Match, RuleError, RuleSpec};
+pub use parse::{MAX_RULE_TEXT, PortNames, RuleTextError};
+pub use rule::{Action, Actions, MAX_ACTIONS, Match, RuleError, RuleSpec};
 pub use tables::Tables;

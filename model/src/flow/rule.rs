@@ -50,8 +50,11 @@ impl Action {
     }
 }
 
-/// At most eight actions; the last one, and no other, is final.
-pub type Actions = ArrayVec<Action, 8>;
+/// How many actions a rule may have.
+pub const MAX_ACTIONS: usize = 8;
+
+/// A rule's actions; the last one, and no other, is final.
+pub type Actions = ArrayVec<Action, MAX_ACTIONS>;
 
 /// A flow rule as it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
