@@ -8,7 +8,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(["proto/chanio.proto"], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // For server reflection.
-    fs::write(out.join("chanio.descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
+    fs::write(
+        out.join("chanio.descriptors.bin"),
+        prost::Message::encode_to_vec(&descriptors),
+    )?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())
 }

@@ -3,9 +3,7 @@
 mod common;
 
 use chanio_emu::nic::spec::*;
-use chanio_emu::vhost::features::{
-    CSUM, GUEST_CSUM, GUEST_TSO4, HOST_TSO4, MRG_RXBUF, EVENT_IDX,
-};
+use chanio_emu::vhost::features::{CSUM, EVENT_IDX, GUEST_CSUM, GUEST_TSO4, HOST_TSO4, MRG_RXBUF};
 use chanio_model::flow::Action;
 use chanio_model::{DropReason, Mac, Vlan, wire};
 use common::*;
@@ -16,8 +14,14 @@ fn a_rule_redirects_and_everybody_counts_the_same() {
     let (a, mut a_driver) = bed.attached(spec("a"), EVENT_IDX);
     let (b, mut b_driver) = bed.attached(spec("b"), 0);
     let (c, mut c_driver) = bed.attached(spec("c"), 0);
-    let id = bed.rule(10, from(a.vport), &[Action::Mirror(c.vport), Action::Redirect(b.vport)]);
-    let sent: Vec<_> = (0..500).map(|n| frame(b.mac, a.mac, &[n as u8; 46])).collect();
+    let id = bed.rule(
+        10,
+        from(a.vport),
+        &[Action::Mirror(c.vport), Action::Redirect(b.vport)],
+    );
+    let sent: Vec<_> = (0..500)
+        .map(|n| frame(b.mac, a.mac, &[n as u8; 46]))
+        .collect();
     let mut got = Vec::new();
     for burst in sent.chunks(50) {
         for frame in burst {
@@ -30,9 +34,27 @@ fn a_rule_redirects_and_everybody_counts_the_same() {
     assert_eq!(got, sent);
     let rule = bed.nic.rules().remove(0);
     assert_eq!((rule.id, rule.packets, rule.bytes), (id, 500, 500 * 60));
-    assert_eq!(bed.stats(a.vport).tx, Count { packets: 500, bytes: 500 * 60 });
-    assert_eq!(bed.stats(b.vport).rx, Count { packets: 500, bytes: 500 * 60 });
-    assert_eq!(bed.stats(c.vport).rx, Count { packets: 500, bytes: 500 * 60 });
+    assert_eq!(
+        bed.stats(a.vport).tx,
+        Count {
+            packets: 500,
+            bytes: 500 * 60
+        }
+    );
+    assert_eq!(
+        bed.stats(b.vport).rx,
+        Count {
+            packets: 500,
+            bytes: 500 * 60
+        }
+    );
+    assert_eq!(
+        bed.stats(c.vport).rx,
+        Count {
+            packets: 500,
+            bytes: 500 * 60
+        }
+    );
 
     bed.nic.del_rules(&[id]).unwrap();
     send(&mut a_driver, &sent[0]);
@@ -47,9 +69,17 @@ fn legacy_floods_learns_and_keeps_vlans_apart() {
     let bed = Bed::new(2);
     let (a, mut a_driver) = bed.attached(spec("a"), 0);
     let (b, mut b_driver) = bed.attached(spec("b"), 0);
-    let red = ChannelSpec { vlan: Vlan::new(7), spoofchk: true, ..spec("red") };
+    let red = ChannelSpec {
+        vlan: Vlan::new(7),
+        spoofchk: true,
+        ..spec("red")
+    };
     let (red, mut red_driver) = bed.attached(red, 0);
-    let broadcast = frame(Mac::BROADCAST, a.mac, b"hello, everybody in the untagged VLAN.........");
+    let broadcast = frame(
+        Mac::BROADCAST,
+        a.mac,
+        b"hello, everybody in the untagged VLAN.........",
+    );
     send(&mut a_driver, &broadcast);
     assert_eq!(receive_all(&mut b_driver), [broadcast]);
     assert!(receive_all(&mut red_driver).is_empty());
@@ -66,8 +96,14 @@ fn legacy_floods_learns_and_keeps_vlans_apart() {
     let mut answer = frame(red.mac, b.mac, &[2; 50]);
     answer.splice(12..12, [0x81, 0, 0, 7]);
     send(&mut b_driver, &answer);
-    assert_eq!(receive_all(&mut red_driver), [frame(red.mac, b.mac, &[2; 50])]);
-    assert!(receive_all(&mut a_driver).is_empty(), "known unicast is not flooded");
+    assert_eq!(
+        receive_all(&mut red_driver),
+        [frame(red.mac, b.mac, &[2; 50])]
+    );
+    assert!(
+        receive_all(&mut a_driver).is_empty(),
+        "known unicast is not flooded"
+    );
 
     // Spoofing and tagging are not for a channel with a port VLAN.
     send(&mut red_driver, &frame(Mac::BROADCAST, b.mac, &[3; 50]));
@@ -96,7 +132,9 @@ fn tso(dst: Mac, src: Mac, payload: usize) -> ([u8; 12], Vec<u8>) {
     ip.extend([0, 9, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
     let sum = wire::checksum::internet(&ip);
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    let mut tcp = vec![0x10, 0, 0x20, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 0xff, 0xff, 0, 0, 0, 0];
+    let mut tcp = vec![
+        0x10, 0, 0x20, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 0xff, 0xff, 0, 0, 0, 0,
+    ];
     let pseudo =
         wire::checksum::pseudo_v4(&[10, 0, 0, 1], &[10, 0, 0, 2], 6, 20 + payload as u32).partial();
     tcp[16..18].copy_from_slice(&pseudo.to_be_bytes());
@@ -122,7 +160,11 @@ fn segmentation_is_passed_on_or_done_here() {
     let (a, mut a_driver) = bed.attached(spec("a"), CSUM | HOST_TSO4);
     let (b, mut able) = bed.attached(spec("able"), GUEST_CSUM | GUEST_TSO4 | MRG_RXBUF);
     let (c, mut plain) = bed.attached(spec("plain"), 0);
-    bed.rule(1, from(a.vport), &[Action::Mirror(b.vport), Action::Redirect(c.vport)]);
+    bed.rule(
+        1,
+        from(a.vport),
+        &[Action::Mirror(b.vport), Action::Redirect(c.vport)],
+    );
     let (header, frame) = tso(c.mac, a.mac, 60_000);
     send_with(&mut a_driver, &header, &frame);
 
@@ -134,11 +176,14 @@ fn segmentation_is_passed_on_or_done_here() {
     let mut payload: Vec<u8> = Vec::new();
     for segment in &segments {
         assert!(segment.len() <= 1514);
-        assert_eq!(wire::checksum::internet(&segment[14..34]), 0, "IPv4 checksum");
+        assert_eq!(
+            wire::checksum::internet(&segment[14..34]),
+            0,
+            "IPv4 checksum"
+        );
         let l4 = &segment[34..];
-        let pseudo =
-            wire::checksum::pseudo_v4(&[10, 0, 0, 1], &[10, 0, 0, 2], 6, l4.len() as u32);
-        assert_eq!(pseudo.add(l4).finish(), 0, "TCP checksum");
+        let pseudo = wire::checksum::pseudo_v4(&[10, 0, 0, 1], &[10, 0, 0, 2], 6, l4.len() as u32);
+        assert_eq!(pseudo.bytes(l4).finish(), 0, "TCP checksum");
         let seq = u32::from_be_bytes(l4[4..8].try_into().unwrap());
         assert_eq!(seq as usize, 1 + payload.len());
         payload.extend(&l4[20..]);
@@ -186,9 +231,16 @@ fn what_cannot_be_delivered_is_counted_at_the_receiver() {
     for _ in 0..100 {
         send(&mut a_driver, &hello);
     }
-    assert_eq!(bed.stats(b.vport).rx.packets, 64, "as many as it has buffers");
+    assert_eq!(
+        bed.stats(b.vport).rx.packets,
+        64,
+        "as many as it has buffers"
+    );
     assert_eq!(bed.drops(b.vport, DropReason::NoBuffers), 36);
-    let change = ChannelChange { link_up: Some(false), ..Default::default() };
+    let change = ChannelChange {
+        link_up: Some(false),
+        ..Default::default()
+    };
     bed.nic.set_channel(&name("b"), change).unwrap();
     send(&mut a_driver, &hello);
     assert_eq!(bed.drops(b.vport, DropReason::LinkDown), 1);

@@ -25,7 +25,12 @@ impl Scene {
         let (peer, peer_driver) = bed.attached(spec("peer"), 0);
         bed.rule(1, from(good.vport), &[Action::Redirect(peer.vport)]);
         let hello = frame(peer.mac, good.mac, &[7; 60]);
-        Self { bed, good: good_driver, peer: peer_driver, hello }
+        Self {
+            bed,
+            good: good_driver,
+            peer: peer_driver,
+            hello,
+        }
     }
 
     fn others_run_on(&mut self) {
@@ -67,14 +72,21 @@ fn descriptor(driver: &Client, at: u64, index: u16, addr: u64, len: u32, flags: 
     bytes.extend(len.to_le_bytes());
     bytes.extend(flags.to_le_bytes());
     bytes.extend(next.to_le_bytes());
-    driver.transmit_ring().1.memory().write(at + 16 * u64::from(index), &bytes).unwrap();
+    driver
+        .transmit_ring()
+        .1
+        .memory()
+        .write(at + 16 * u64::from(index), &bytes)
+        .unwrap();
 }
 
 /// Make the chain at `head` available, and nothing else.
 fn available(driver: &Client, config: RingConfig, head: u16, index: u16) {
     let memory = driver.transmit_ring().1.memory();
     memory.write(config.avail + 4, &head.to_le_bytes()).unwrap();
-    memory.write(config.avail + 2, &index.to_le_bytes()).unwrap();
+    memory
+        .write(config.avail + 2, &index.to_le_bytes())
+        .unwrap();
 }
 
 const NEXT: u16 = 1;
@@ -84,8 +96,12 @@ const INDIRECT: u16 = 4;
 #[test]
 fn broken_rings_stop_their_channel_alone() {
     let mut scene = Scene::new();
-    scene.harm("available index jumped", |driver, config| available(driver, config, 0, 1000));
-    scene.harm("outside a table of 64", |driver, config| available(driver, config, 64, 1));
+    scene.harm("available index jumped", |driver, config| {
+        available(driver, config, 0, 1000)
+    });
+    scene.harm("outside a table of 64", |driver, config| {
+        available(driver, config, 64, 1)
+    });
     scene.harm("is not mapped", |driver, config| {
         descriptor(driver, config.desc, 0, 0xdead_0000_0000, 64, 0, 0);
         available(driver, config, 0, 1);
@@ -131,34 +147,80 @@ fn requests_that_are_refused_change_nothing() {
     bed.add(spec("web1"));
     let refused = |specs: Vec<ChannelSpec>| bed.nic.add_channels(specs).unwrap_err().to_string();
     let many = |n: usize, queues: u16| {
-        (0..n).map(|i| ChannelSpec { queues, ..spec(&format!("many{i}")) }).collect::<Vec<_>>()
+        (0..n)
+            .map(|i| ChannelSpec {
+                queues,
+                ..spec(&format!("many{i}"))
+            })
+            .collect::<Vec<_>>()
     };
     let cases = [
-        (refused(many(10, 100)), "1000 queue pairs asked for, 999 of 1000 are free"),
-        (refused(many(1, 0)), "queues: 0 is not allowed, must be 1 to"),
-        (refused(many(1, 128)), "queues: 128 is not allowed, must be 1 to 127"),
-        (refused(vec![spec("web2"), spec("web1")]), "a channel `web1` exists already"),
-        (refused(vec![spec("web2"), spec("web2")]), "a channel `web2` exists already"),
-        (refused(vec![ChannelSpec { mtu: 67, ..spec("web2") }]), "mtu: 67 is not allowed"),
         (
-            refused(vec![ChannelSpec { mac: "03:00:00:00:00:01".parse().ok(), ..spec("web2") }]),
+            refused(many(10, 100)),
+            "1000 queue pairs asked for, 999 of 1000 are free",
+        ),
+        (
+            refused(many(1, 0)),
+            "queues: 0 is not allowed, must be 1 to",
+        ),
+        (
+            refused(many(1, 128)),
+            "queues: 128 is not allowed, must be 1 to 127",
+        ),
+        (
+            refused(vec![spec("web2"), spec("web1")]),
+            "a channel `web1` exists already",
+        ),
+        (
+            refused(vec![spec("web2"), spec("web2")]),
+            "a channel `web2` exists already",
+        ),
+        (
+            refused(vec![ChannelSpec {
+                mtu: 67,
+                ..spec("web2")
+            }]),
+            "mtu: 67 is not allowed",
+        ),
+        (
+            refused(vec![ChannelSpec {
+                mac: "03:00:00:00:00:01".parse().ok(),
+                ..spec("web2")
+            }]),
             "mac: 03:00:00:00:00:01 is not allowed, must be a unicast address",
         ),
         (
-            refused(vec![ChannelSpec { mac: Some(bed.nic.channels()[0].mac), ..spec("web2") }]),
+            refused(vec![ChannelSpec {
+                mac: Some(bed.nic.channels()[0].mac),
+                ..spec("web2")
+            }]),
             "already belongs to channel `web1`",
         ),
-        (bed.nic.del_channels(&[name("web1"), name("nobody")]).unwrap_err().to_string(), "nobody"),
+        (
+            bed.nic
+                .del_channels(&[name("web1"), name("nobody")])
+                .unwrap_err()
+                .to_string(),
+            "nobody",
+        ),
     ];
     for (said, wanted) in cases {
         assert!(said.contains(wanted), "`{said}` does not say `{wanted}`");
     }
     assert_eq!(bed.nic.channels().len(), 1);
     assert_eq!(bed.nic.info().queues_free, 999);
-    assert!(matches!(bed.nic.add_rules(vec![]), Err(Refused::WrongMode { .. })));
-    let sockets: Vec<_> = std::fs::read_dir(bed.dir.path().join("channel")).unwrap().collect();
+    assert!(matches!(
+        bed.nic.add_rules(vec![]),
+        Err(Refused::WrongMode { .. })
+    ));
+    let sockets: Vec<_> = std::fs::read_dir(bed.dir.path().join("channel"))
+        .unwrap()
+        .collect();
     assert_eq!(sockets.len(), 1);
     bed.nic.shutdown();
     assert!(!bed.dir.path().join("channel").exists());
-    assert!(matches!(bed.nic.add_channels(vec![spec("late")]), Err(Refused::ShuttingDown)));
+    assert!(matches!(
+        bed.nic.add_channels(vec![spec("late")]),
+        Err(Refused::ShuttingDown)
+    ));
 }

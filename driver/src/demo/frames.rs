@@ -64,7 +64,7 @@ impl Flow {
             16
         };
         let pseudo = checksum::pseudo_v4(src_ip, dst_ip, self.proto, l4.len() as u32);
-        let sum = pseudo.add(&l4).finish();
+        let sum = pseudo.bytes(&l4).finish();
         l4[at..at + 2].copy_from_slice(&sum.to_be_bytes());
         l4
     }

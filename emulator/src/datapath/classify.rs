@@ -29,7 +29,11 @@ pub struct Classifier {
 
 impl Classifier {
     pub fn new(worker: usize) -> Self {
-        Self { worker, outputs: Outputs::default(), learn: Vec::new() }
+        Self {
+            worker,
+            outputs: Outputs::default(),
+            learn: Vec::new(),
+        }
     }
 
     /// Fill `deliveries`, ordered by destination and, within one, as the frames came. Counts what
@@ -64,7 +68,10 @@ impl Classifier {
                     }
                 }
                 deliveries.extend(
-                    self.outputs.list.iter().map(|output| delivery(output, index as u16)),
+                    self.outputs
+                        .list
+                        .iter()
+                        .map(|output| delivery(output, index as u16)),
                 );
             }
         }
@@ -72,7 +79,8 @@ impl Classifier {
             Origin::Vport => Counted::Tx,
             Origin::Representor => Counted::RepresentorTx,
         };
-        port.counters.count(self.worker, counted, frames.len() as u64, bytes);
+        port.counters
+            .count(self.worker, counted, frames.len() as u64, bytes);
         self.learn(fdb, now);
         // Most bursts go to one place and are in order already, which this finds in one pass.
         deliveries.sort_unstable_by_key(|d| d.order);
@@ -95,11 +103,13 @@ impl Classifier {
         frame.offload = header.check(&parsed, frame.head(), len)?;
         let meta = Meta::new(len, &parsed, frame.offload.gso.as_ref(), now, self.worker);
         match origin {
-            Origin::Vport => {
-                config.switch.from_vport(fdb, &parsed.key, meta, &mut self.outputs)
-            }
+            Origin::Vport => config
+                .switch
+                .from_vport(fdb, &parsed.key, meta, &mut self.outputs),
             Origin::Representor => {
-                config.switch.from_representor(vport, &parsed.key, meta, &mut self.outputs)
+                config
+                    .switch
+                    .from_representor(vport, &parsed.key, meta, &mut self.outputs)
             }
         }
     }
@@ -122,5 +132,10 @@ fn delivery(output: &Output, frame: u16) -> Delivery {
         Dest::Vport(vport) => u64::from(vport.0) << 1,
         Dest::Representor(vport) => u64::from(vport.0) << 1 | 1,
     };
-    Delivery { order: place << 16 | u64::from(frame), dest: output.dest, vlan: output.vlan, frame }
+    Delivery {
+        order: place << 16 | u64::from(frame),
+        dest: output.dest,
+        vlan: output.vlan,
+        frame,
+    }
 }

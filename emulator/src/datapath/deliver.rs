@@ -3,9 +3,9 @@
 use super::classify::Delivery;
 use super::frame::{Bytes, Frame, MAX_FRAME};
 use super::published::Config;
-use crate::port::{Channel, Counted, Endpoint, Port, RxQueue, SendError};
+use crate::port::{Channel, Counted, Endpoint, Port, RxQueue, SendError, Uplink};
+use crate::ring::{Notifier, Reserve, RingFault, RxScratch};
 use crate::vhost::Device;
-use crate::ring::{Reserve, RingFault, RxScratch, Notifier};
 use chanio_model::DropReason;
 use chanio_model::eswitch::{Dest, VlanOp};
 use chanio_model::offload::{Offload, RxOffloads, Segmenter, VNET_HDR_LEN, finish_checksum};
@@ -48,7 +48,7 @@ impl Deliverer {
         for share in deliveries.chunk_by(|a, b| a.dest == b.dest) {
             match share[0].dest {
                 Dest::Vport(vport) => match config.port(vport) {
-                    Some(port) => self.to_port(share, frames, port),
+                    Some(port) => self.give_port(share, frames, port),
                     None => {
                         from.counters.lose(
                             self.worker,
@@ -59,43 +59,49 @@ impl Deliverer {
                 },
                 Dest::Representor(vport) => {
                     if let Some(port) = config.port(vport) {
-                        self.to_representor(share, frames, port);
+                        self.give_representor(share, frames, port);
                     }
                 }
             }
         }
     }
 
-    fn to_port(&mut self, share: &[Delivery], frames: &[Frame<'_>], port: &Port) {
+    fn give_port(&mut self, share: &[Delivery], frames: &[Frame<'_>], port: &Port) {
         match &port.endpoint {
-            Endpoint::Rings(channel) => self.to_rings(share, frames, port, channel),
-            Endpoint::Netdev(taps) => {
+            Endpoint::Rings(channel) => self.fill_rings(share, frames, port, channel),
+            Endpoint::Netdev(netdev) => {
+                let taps = &netdev.queues;
                 for delivery in share {
                     let frame = &frames[usize::from(delivery.frame)];
                     let tap = &taps[frame_hash(frame) as usize % taps.len()];
                     let send = |b: &[IoSlice<'_>]| tap.send(b).map_err(port_reason);
-                    let sent = self.to_netdev(delivery.vlan, frame, tap.offloads(), send);
+                    let sent = self.give_netdev(delivery.vlan, frame, tap.offloads(), send);
                     self.count(port, Counted::Rx, delivery.vlan, frame, sent);
                 }
+            }
+            Endpoint::Uplink(Uplink::None) => {
+                port.counters
+                    .lose(self.worker, DropReason::UplinkAbsent, share.len() as u64);
             }
             Endpoint::Uplink(uplink) => {
                 for delivery in share {
                     let frame = &frames[usize::from(delivery.frame)];
                     let offloads = uplink.offloads();
                     let send = |b: &[IoSlice<'_>]| uplink.send(b).map_err(port_reason);
-                    let sent = self.to_netdev(delivery.vlan, frame, offloads, send);
+                    let sent = self.give_netdev(delivery.vlan, frame, offloads, send);
                     self.count(port, Counted::Rx, delivery.vlan, frame, sent);
                 }
             }
         }
     }
 
-    fn to_representor(&mut self, share: &[Delivery], frames: &[Frame<'_>], port: &Port) {
+    fn give_representor(&mut self, share: &[Delivery], frames: &[Frame<'_>], port: &Port) {
         let Some(representor) = &port.representor else {
-            port.counters.lose(self.worker, DropReason::NoRepresentor, share.len() as u64);
+            port.counters
+                .lose(self.worker, DropReason::NoRepresentor, share.len() as u64);
             return;
         };
-        let tap = representor.tap();
+        let tap = &representor.tap;
         for delivery in share {
             let frame = &frames[usize::from(delivery.frame)];
             let send = |b: &[IoSlice<'_>]| {
@@ -104,19 +110,21 @@ impl Deliverer {
                     _ => DropReason::RepresentorDown,
                 })
             };
-            let sent = self.to_netdev(delivery.vlan, frame, tap.offloads(), send);
+            let sent = self.give_netdev(delivery.vlan, frame, tap.offloads(), send);
             self.count(port, Counted::RepresentorRx, delivery.vlan, frame, sent);
         }
     }
 
     fn count(&self, port: &Port, what: Counted, vlan: VlanOp, frame: &Frame<'_>, sent: Sent) {
         match sent {
-            Ok(()) => port.counters.count(self.worker, what, 1, frame.len_after(vlan) as u64),
+            Ok(()) => port
+                .counters
+                .count(self.worker, what, 1, frame.len_after(vlan) as u64),
             Err(reason) => port.counters.lose(self.worker, reason, 1),
         }
     }
 
-    fn to_netdev(
+    fn give_netdev(
         &mut self,
         vlan: VlanOp,
         frame: &Frame<'_>,
@@ -130,19 +138,31 @@ impl Deliverer {
         })
     }
 
-    fn to_rings(&mut self, share: &[Delivery], frames: &[Frame<'_>], port: &Port, channel: &Channel) {
+    fn fill_rings(
+        &mut self,
+        share: &[Delivery],
+        frames: &[Frame<'_>],
+        port: &Port,
+        channel: &Channel,
+    ) {
         if channel.rx_pairs() > 1 {
             // Flows are spread over the rings; frames of one flow stay in order.
             for delivery in share {
                 let frame = &frames[usize::from(delivery.frame)];
-                self.to_ring(std::slice::from_ref(delivery), frames, port, channel, frame_hash(frame));
+                self.fill_ring(
+                    std::slice::from_ref(delivery),
+                    frames,
+                    port,
+                    channel,
+                    frame_hash(frame),
+                );
             }
         } else {
-            self.to_ring(share, frames, port, channel, 0);
+            self.fill_ring(share, frames, port, channel, 0);
         }
     }
 
-    fn to_ring(
+    fn fill_ring(
         &mut self,
         share: &[Delivery],
         frames: &[Frame<'_>],
@@ -152,7 +172,8 @@ impl Deliverer {
     ) {
         let guard = channel.rx(|| hash);
         let Some(mut guard) = guard.filter(|g| g.is_some()) else {
-            port.counters.lose(self.worker, DropReason::NotConnected, share.len() as u64);
+            port.counters
+                .lose(self.worker, DropReason::NotConnected, share.len() as u64);
             return;
         };
         let queue = guard.as_mut().expect("filtered above");
@@ -160,7 +181,7 @@ impl Deliverer {
         let mut fault = None;
         for delivery in share {
             let frame = &frames[usize::from(delivery.frame)];
-            match self.into_ring(queue, frame, delivery.vlan) {
+            match self.fill_buffers(queue, frame, delivery.vlan) {
                 Ok(Ok(())) => {
                     packets += 1;
                     bytes += frame.len_after(delivery.vlan) as u64;
@@ -172,7 +193,8 @@ impl Deliverer {
                 }
             }
         }
-        port.counters.count(self.worker, Counted::Rx, packets, bytes);
+        port.counters
+            .count(self.worker, Counted::Rx, packets, bytes);
         queue.publish(&mut self.notifier);
         if let Some(fault) = fault {
             drop(guard);
@@ -181,7 +203,7 @@ impl Deliverer {
     }
 
     /// The outer error is the ring's, the inner one the frame's.
-    fn into_ring(
+    fn fill_buffers(
         &mut self,
         queue: &mut RxQueue,
         frame: &Frame<'_>,
@@ -277,8 +299,9 @@ fn finish(
 fn port_reason(error: SendError) -> DropReason {
     match error {
         SendError::Full => DropReason::PortFull,
-        SendError::Absent => DropReason::UplinkAbsent,
-        _ => DropReason::PortDown,
+        SendError::TooBig => DropReason::MtuExceeded,
+        SendError::BadHeader => DropReason::BadOffload,
+        SendError::Down | SendError::Other(_) => DropReason::PortDown,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A frame on its way: the worker's own copy of its first bytes, which is all that decisions are
 //! made on, and a reference to the rest.
 
+use crate::port::RECV_BUF_LEN;
 use crate::ring::Readable;
 use chanio_model::DropReason;
 use chanio_model::eswitch::VlanOp;
@@ -11,8 +12,8 @@ use chanio_model::offload::{Offload, VNET_HDR_LEN};
 /// options and a full TCP header; the rest of the frame never influences a decision.
 pub const HEAD: usize = 192;
 
-/// The longest frame taken from anywhere: a 64 KiB IP packet (GSO) with Ethernet and two tags.
-pub const MAX_FRAME: usize = 65_535 + 14 + 8;
+/// The longest frame taken from anywhere, as netdevs give it.
+pub const MAX_FRAME: usize = RECV_BUF_LEN - VNET_HDR_LEN;
 
 /// All bytes that a source gave for a frame, its virtio-net header in front.
 #[derive(Clone, Copy)]
@@ -67,7 +68,10 @@ impl<'a> Frame<'a> {
         header_len: usize,
         head: &'a mut [u8; HEAD],
     ) -> Result<Self, DropReason> {
-        let len = source.len().checked_sub(header_len).ok_or(DropReason::Runt)?;
+        let len = source
+            .len()
+            .checked_sub(header_len)
+            .ok_or(DropReason::Runt)?;
         if len > MAX_FRAME {
             return Err(DropReason::TooLong);
         }
@@ -93,7 +97,10 @@ impl<'a> Frame<'a> {
 
     /// Bytes behind the head: where in `source`, and how many.
     pub fn tail(&self) -> (usize, usize) {
-        (self.header_len + self.head.len(), self.len - self.head.len())
+        (
+            self.header_len + self.head.len(),
+            self.len - self.head.len(),
+        )
     }
 
     /// The head with a tag put in or taken out: three pieces to be delivered in a row.

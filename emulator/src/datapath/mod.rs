@@ -47,8 +47,9 @@ pub struct Workers {
 impl Datapath {
     /// Start `workers` threads that forward for this switch.
     pub fn start(workers: usize, switch: Switch, fdb: Fdb) -> io::Result<(Arc<Self>, Workers)> {
-        let wakers: Vec<_> =
-            (0..workers).map(|_| Waker::new().map(Arc::new)).collect::<Result<_, _>>()?;
+        let wakers: Vec<_> = (0..workers)
+            .map(|_| Waker::new().map(Arc::new))
+            .collect::<Result<_, _>>()?;
         let (publisher, readers) = Publisher::new(switch, &wakers);
         let datapath = Arc::new(Self {
             publisher: Mutex::new(publisher),
@@ -57,7 +58,10 @@ impl Datapath {
             stopping: AtomicBool::new(false),
             epoch: Instant::now(),
         });
-        let mut running = Workers { datapath: datapath.clone(), threads: Vec::new() };
+        let mut running = Workers {
+            datapath: datapath.clone(),
+            threads: Vec::new(),
+        };
         for (index, reader) in readers.into_iter().enumerate() {
             let worker = worker::Worker::new(index, reader, datapath.clone())?;
             let thread = std::thread::Builder::new()
@@ -101,10 +105,15 @@ impl Datapath {
     /// Change one vport's configuration; false when there is no such vport.
     pub fn update_vport(&self, vport: VportId, change: impl FnOnce(&mut VportConfig)) -> bool {
         let mut publisher = self.publisher.lock();
-        let Some(config) = publisher.config().switch.vport(vport) else { return false };
+        let Some(config) = publisher.config().switch.vport(vport) else {
+            return false;
+        };
         let mut config = (**config).clone();
         change(&mut config);
-        publisher.apply(&[Change::Switch(eswitch::Change::SetVport(vport, Arc::new(config)))]);
+        publisher.apply(&[Change::Switch(eswitch::Change::SetVport(
+            vport,
+            Arc::new(config),
+        ))]);
         true
     }
 
@@ -124,13 +133,17 @@ impl Datapath {
         let vid = config.port_vlan.map_or(0, |vlan| vlan.id());
         {
             let mut fdb = self.fdb.write();
-            fdb.insert_static(vid, mac, vport).map_err(|conflict| conflict.to_string())?;
+            fdb.insert_static(vid, mac, vport)
+                .map_err(|conflict| conflict.to_string())?;
             for old in config.macs.iter().filter(|old| **old != mac) {
                 fdb.remove(vid, *old);
             }
         }
         config.macs = vec![mac];
-        publisher.apply(&[Change::Switch(eswitch::Change::SetVport(vport, Arc::new(config)))]);
+        publisher.apply(&[Change::Switch(eswitch::Change::SetVport(
+            vport,
+            Arc::new(config),
+        ))]);
         Ok(())
     }
 }

@@ -101,14 +101,18 @@ impl Reader {
             self.generation = self.published.generation.load(Ordering::Acquire);
             self.config = current.clone();
             drop(current);
-            self.published.readers[self.index].seen.store(self.generation, Ordering::Release);
+            self.published.readers[self.index]
+                .seen
+                .store(self.generation, Ordering::Release);
         }
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.published.readers[self.index].seen.store(u64::MAX, Ordering::Release);
+        self.published.readers[self.index]
+            .seen
+            .store(u64::MAX, Ordering::Release);
     }
 }
 
@@ -125,9 +129,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 impl Publisher {
     /// An empty switch, for workers with these wakers, and the readers of those workers.
     pub fn new(switch: Switch, wakers: &[Arc<Waker>]) -> (Self, Vec<Reader>) {
-        let config = Config { switch, ports: Vec::new() };
+        let config = Config {
+            switch,
+            ports: Vec::new(),
+        };
         let current = Arc::new(config.clone());
-        let reader_state = |w: &Arc<Waker>| ReaderState { seen: AtomicU64::new(0), waker: w.clone() };
+        let reader_state = |w: &Arc<Waker>| ReaderState {
+            seen: AtomicU64::new(0),
+            waker: w.clone(),
+        };
         let published = Arc::new(Published {
             generation: AtomicU64::new(0),
             current: Mutex::new(current.clone()),
@@ -141,7 +151,13 @@ impl Publisher {
                 config: current.clone(),
             })
             .collect();
-        (Self { published, standby: Arc::new(config) }, readers)
+        (
+            Self {
+                published,
+                standby: Arc::new(config),
+            },
+            readers,
+        )
     }
 
     /// The configuration as the last change left it.
@@ -180,7 +196,11 @@ impl Publisher {
             let mut rounds = 0u32;
             while behind(reader) && started.elapsed() < PATIENCE {
                 rounds += 1;
-                if rounds < 50 { std::thread::yield_now() } else { std::thread::sleep(Duration::from_micros(20)) }
+                if rounds < 50 {
+                    std::thread::yield_now()
+                } else {
+                    std::thread::sleep(Duration::from_micros(20))
+                }
             }
         }
     }
@@ -189,7 +209,7 @@ impl Publisher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port::{Counters, Endpoint};
+    use crate::port::{Counters, Endpoint, Uplink};
     use chanio_model::eswitch::Mode;
     use std::sync::atomic::AtomicBool;
 
@@ -197,7 +217,7 @@ mod tests {
         Arc::new(Port {
             id: VportId(id),
             channel: None,
-            endpoint: Endpoint::Netdev(Vec::new()),
+            endpoint: Endpoint::Uplink(Uplink::None),
             representor: None,
             counters: Counters::new(1),
         })
@@ -242,7 +262,11 @@ mod tests {
         let (mut publisher, mut readers) = Publisher::new(Switch::default(), &wakers(1));
         let mut reader = readers.remove(0);
         for round in 0..4 {
-            let mode = if round % 2 == 0 { Mode::Switchdev } else { Mode::Legacy };
+            let mode = if round % 2 == 0 {
+                Mode::Switchdev
+            } else {
+                Mode::Legacy
+            };
             let before = reader.config().switch.mode();
             std::thread::scope(|scope| {
                 let publisher = &mut publisher;

@@ -3,10 +3,10 @@
 use super::Datapath;
 use super::classify::{Classifier, Delivery};
 use super::deliver::Deliverer;
-use super::frame::{Bytes, Frame, HEAD, MAX_FRAME};
+use super::frame::{Bytes, Frame, HEAD};
 use super::published::Config;
 use super::source::Source;
-use crate::port::{Channel, Endpoint, Port};
+use crate::port::{Channel, Endpoint, Port, RECV_BUF_LEN};
 use crate::ring::{BURST, Burst};
 use crate::vhost::Device;
 use arrayvec::ArrayVec;
@@ -53,7 +53,7 @@ struct Onward {
 }
 
 /// Room for one frame from a netdev with its virtio-net header.
-const BUFFER: usize = VNET_HDR_LEN + MAX_FRAME;
+const BUFFER: usize = RECV_BUF_LEN;
 
 /// What a burst is forwarded by.
 #[derive(Clone, Copy)]
@@ -97,20 +97,30 @@ impl Receiver {
             Source::Uplink => (VportId::UPLINK, Origin::Vport),
         };
         // An event may outlive its port.
-        let Some(port) = config.port(vport) else { return Progress::Asleep };
-        let context = Context { config, datapath, port, origin, now };
+        let Some(port) = config.port(vport) else {
+            return Progress::Asleep;
+        };
+        let context = Context {
+            config,
+            datapath,
+            port,
+            origin,
+            now,
+        };
         match (source, &port.endpoint) {
             (Source::Representor(_), _) => match &port.representor {
-                Some(representor) => self.serve_netdev(context, |b| representor.tap().recv(b)),
+                Some(representor) => self.serve_netdev(context, |b| representor.tap.recv(b)),
                 None => Progress::Asleep,
             },
             (Source::Queue(_, pair), Endpoint::Rings(channel)) => {
                 self.serve_ring(context, channel, pair, patient)
             }
-            (Source::Queue(_, pair), Endpoint::Netdev(taps)) => match taps.get(usize::from(pair)) {
-                Some(tap) => self.serve_netdev(context, |b| tap.recv(b)),
-                None => Progress::Asleep,
-            },
+            (Source::Queue(_, pair), Endpoint::Netdev(netdev)) => {
+                match netdev.queues.get(usize::from(pair)) {
+                    Some(tap) => self.serve_netdev(context, |b| tap.recv(b)),
+                    None => Progress::Asleep,
+                }
+            }
             (Source::Uplink, Endpoint::Uplink(uplink)) => {
                 self.serve_netdev(context, |b| uplink.recv(b))
             }
@@ -126,8 +136,12 @@ impl Receiver {
         patient: bool,
     ) -> Progress {
         // Held until the burst is delivered: its payload is read from the guest's buffers.
-        let Some(mut guard) = channel.tx(pair) else { return Progress::Asleep };
-        let Some(queue) = guard.as_mut() else { return Progress::Asleep };
+        let Some(mut guard) = channel.tx(pair) else {
+            return Progress::Asleep;
+        };
+        let Some(queue) = guard.as_mut() else {
+            return Progress::Asleep;
+        };
         let popped = queue.ring.pop_burst(&mut self.burst, BURST);
         let worked = !self.burst.is_empty();
         if worked {
@@ -197,7 +211,11 @@ impl Receiver {
             }
         }
         self.onward.forward(context, &mut frames);
-        if drained { Progress::Asleep } else { Progress::Worked }
+        if drained {
+            Progress::Asleep
+        } else {
+            Progress::Worked
+        }
     }
 }
 
@@ -206,9 +224,17 @@ impl Onward {
         if frames.is_empty() {
             return;
         }
-        let Context { config, datapath, port, origin, now } = context;
+        let Context {
+            config,
+            datapath,
+            port,
+            origin,
+            now,
+        } = context;
         let fdb = &datapath.fdb;
-        self.classifier.classify(origin, port, frames, config, fdb, now, &mut self.deliveries);
-        self.deliverer.deliver(&self.deliveries, frames, port, config);
+        self.classifier
+            .classify(origin, port, frames, config, fdb, now, &mut self.deliveries);
+        self.deliverer
+            .deliver(&self.deliveries, frames, port, config);
     }
 }

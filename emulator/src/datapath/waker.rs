@@ -23,10 +23,18 @@ impl Waker {
     /// An empty set.
     pub fn new() -> io::Result<Self> {
         let epoll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
-        let event = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let event =
+            EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         // Edge-triggered, so that nobody has to read it.
-        epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKE))?;
-        Ok(Self { epoll, event, mailbox: Mutex::new(Vec::new()) })
+        epoll.add(
+            &event,
+            EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKE),
+        )?;
+        Ok(Self {
+            epoll,
+            event,
+            mailbox: Mutex::new(Vec::new()),
+        })
     }
 
     /// The set, for those who register with it.

@@ -3,11 +3,11 @@
 //! Sources that have work are polled; one that had none for a while is told to ask for a wake-up
 //! and sleeps in epoll. What this costs follows the sources that are active, not those that exist.
 
+use super::Datapath;
 use super::published::Reader;
 use super::receive::{Progress, Receiver};
 use super::source::Source;
 use super::waker::WAKE;
-use super::Datapath;
 use chanio_model::Nanos;
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use rustc_hash::FxHashSet;
@@ -60,8 +60,11 @@ impl Worker {
                 }
                 self.serve_active();
             }
-            let timeout =
-                if self.active.is_empty() { EpollTimeout::NONE } else { EpollTimeout::ZERO };
+            let timeout = if self.active.is_empty() {
+                EpollTimeout::NONE
+            } else {
+                EpollTimeout::ZERO
+            };
             self.sleep(&mut events, timeout);
         }
     }
@@ -82,7 +85,10 @@ impl Worker {
         let now = self.datapath.now();
         for source in self.posts.drain(..).filter_map(Source::from_token) {
             if self.is_active.insert(source) {
-                self.active.push(Active { source, last_work: now });
+                self.active.push(Active {
+                    source,
+                    last_work: now,
+                });
             }
         }
     }
@@ -94,7 +100,10 @@ impl Worker {
         while i < self.active.len() {
             let Active { source, last_work } = &mut self.active[i];
             let patient = now.saturating_sub(*last_work) < LINGER;
-            match self.receiver.serve(*source, config, &self.datapath, now, patient) {
+            match self
+                .receiver
+                .serve(*source, config, &self.datapath, now, patient)
+            {
                 Progress::Worked => *last_work = now,
                 Progress::Idle => {}
                 Progress::Asleep => {

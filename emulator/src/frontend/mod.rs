@@ -36,7 +36,11 @@ pub struct ClientOptions {
 impl Default for ClientOptions {
     /// 256 buffers of 2 KiB and event indices.
     fn default() -> Self {
-        Self { queue_size: 256, buffer_size: 2048, features: features::EVENT_IDX }
+        Self {
+            queue_size: 256,
+            buffer_size: 2048,
+            features: features::EVENT_IDX,
+        }
     }
 }
 
@@ -139,7 +143,9 @@ impl Queue {
 
     /// Give the device the next free buffer, to read `out` bytes of or to write to.
     fn offer(&mut self, out: Option<u32>) {
-        let Some(buffer) = self.free.pop() else { return };
+        let Some(buffer) = self.free.pop() else {
+            return;
+        };
         let at = self.address(buffer);
         let head = match out {
             Some(len) => self.ring.add_out(&[(at, len)]),
@@ -153,7 +159,9 @@ impl Queue {
 
     /// Take back a buffer that the device is done with: its address, and the bytes written.
     fn reap(&mut self) -> Result<Option<(u64, u32)>, ClientError> {
-        let Some((head, len)) = self.ring.poll_used()? else { return Ok(None) };
+        let Some((head, len)) = self.ring.poll_used()? else {
+            return Ok(None);
+        };
         let buffer = self.buffer_of[usize::from(head)];
         self.free.push(buffer);
         Ok(Some((self.address(buffer), len.min(self.buffer_size))))
@@ -175,8 +183,10 @@ fn ring_bytes(size: u16) -> u64 {
 impl Client {
     /// Attach to the channel that listens at `socket`.
     pub fn connect(socket: &Path, options: ClientOptions) -> Result<Self, ClientError> {
-        let connect_error =
-            |source| ClientError::Connect { path: socket.display().to_string(), source };
+        let connect_error = |source| ClientError::Connect {
+            path: socket.display().to_string(),
+            source,
+        };
         let stream = UnixStream::connect(socket).map_err(connect_error)?;
         let mut frontend = Frontend::from_stream(stream, 2);
         let step = |step| move |source| ClientError::Protocol { step, source };
@@ -185,11 +195,18 @@ impl Client {
         let offered = frontend.get_features().map_err(step("GET_FEATURES"))?;
         let asked = options.features | features::VERSION_1 | features::PROTOCOL_FEATURES;
         if asked & !offered != 0 {
-            return Err(ClientError::Features { asked, missing: asked & !offered });
+            return Err(ClientError::Features {
+                asked,
+                missing: asked & !offered,
+            });
         }
-        let protocol = frontend.get_protocol_features().map_err(step("GET_PROTOCOL_FEATURES"))?;
+        let protocol = frontend
+            .get_protocol_features()
+            .map_err(step("GET_PROTOCOL_FEATURES"))?;
         let protocol = protocol & VhostUserProtocolFeatures::REPLY_ACK;
-        frontend.set_protocol_features(protocol).map_err(step("SET_PROTOCOL_FEATURES"))?;
+        frontend
+            .set_protocol_features(protocol)
+            .map_err(step("SET_PROTOCOL_FEATURES"))?;
         frontend.set_features(asked).map_err(step("SET_FEATURES"))?;
 
         let buffer_bytes = u64::from(options.queue_size) * u64::from(options.buffer_size);
@@ -203,7 +220,9 @@ impl Client {
             mmap_offset: spec.mmap_offset,
             mmap_handle: area.file().as_raw_fd(),
         };
-        frontend.set_mem_table(&[region]).map_err(step("SET_MEM_TABLE"))?;
+        frontend
+            .set_mem_table(&[region])
+            .map_err(step("SET_MEM_TABLE"))?;
 
         let mut rx = Queue::new(&area, spec.gpa, &options)?;
         let mut tx = Queue::new(&area, spec.gpa + queue_bytes, &options)?;
@@ -213,14 +232,24 @@ impl Client {
         rx.ring.publish();
         for (index, queue) in [(RX, &mut rx), (TX, &mut tx)] {
             queue.ring.disable_calls();
-            queue.describe(&frontend, index).map_err(step("setting up a ring"))?;
+            queue
+                .describe(&frontend, index)
+                .map_err(step("setting up a ring"))?;
         }
         for index in [RX, TX] {
-            frontend.set_vring_enable(index, true).map_err(step("SET_VRING_ENABLE"))?;
+            frontend
+                .set_vring_enable(index, true)
+                .map_err(step("SET_VRING_ENABLE"))?;
         }
         // An answer means that everything before it has been done.
         frontend.get_features().map_err(step("GET_FEATURES"))?;
-        Ok(Self { _frontend: frontend, area, rx, tx, last_header: [0; HEADER] })
+        Ok(Self {
+            _frontend: frontend,
+            area,
+            rx,
+            tx,
+            last_header: [0; HEADER],
+        })
     }
 
     /// Put a frame (from the destination address on, checksums finished) in the transmit ring.
@@ -232,13 +261,11 @@ impl Client {
 
     /// As [`Client::send`], with a virtio-net header (virtio 1.3 §5.1.6) that asks for a checksum
     /// or segmentation.
-    pub fn send_with(
-        &mut self,
-        header: &[u8; HEADER],
-        frame: &[u8],
-    ) -> Result<bool, ClientError> {
+    pub fn send_with(&mut self, header: &[u8; HEADER], frame: &[u8]) -> Result<bool, ClientError> {
         self.in_flight()?;
-        let Some(&buffer) = self.tx.free.last() else { return Ok(false) };
+        let Some(&buffer) = self.tx.free.last() else {
+            return Ok(false);
+        };
         let len = HEADER + frame.len();
         if len > self.tx.buffer_size as usize {
             return Ok(false);
@@ -270,7 +297,9 @@ impl Client {
         let mut buffers_left = 1;
         while buffers_left > 0 {
             // All buffers of a frame become visible at once: all are there, or none.
-            let Some((at, len)) = self.rx.reap()? else { return Ok(false) };
+            let Some((at, len)) = self.rx.reap()? else {
+                return Ok(false);
+            };
             let start = frame.len();
             frame.resize(start + len as usize, 0);
             let read = self.area.memory().read(at, &mut frame[start..]);

@@ -3,9 +3,10 @@
 use super::eswitch::{not_unicast, rule_names};
 use super::{Entry, Nic, Refused, State, check_range, spec::*, watch};
 use crate::datapath::Change;
+use crate::port::tap::MAX_QUEUES as MAX_TAP_QUEUES;
 use crate::port::{
-    Channel, Counters, DeviceSettings, Endpoint, MAX_TAP_QUEUES, NewRepresentor, Port,
-    Representor, attach_tap,
+    Attached, Channel, Counters, DeviceSettings, Endpoint, IfName, LinkChange, Port, Representor,
+    RepresentorSpec, TapSpec, attach,
 };
 use crate::vhost::{Device, MAX_QUEUE_PAIRS, SessionSpec};
 use chanio_model::eswitch::{self as model, MAX_VPORTS, VportConfig};
@@ -27,7 +28,10 @@ impl Nic {
         let mut changes = Vec::with_capacity(2 * ports.len());
         for ((vport, spec), port) in planned.iter().zip(&ports) {
             changes.push(Change::AddPort(port.clone()));
-            changes.push(Change::Switch(model::Change::AddVport(*vport, vport_config(spec))));
+            changes.push(Change::Switch(model::Change::AddVport(
+                *vport,
+                vport_config(spec),
+            )));
         }
         self.datapath.apply(&changes);
         let sessions = match self.start_ports(&planned, &ports) {
@@ -46,7 +50,11 @@ impl Nic {
             state.queues_used += u64::from(spec.queues);
             state.names.insert(vport, spec.name.clone());
             let name = spec.name.clone();
-            let entry = Entry { spec, port, session };
+            let entry = Entry {
+                spec,
+                port,
+                session,
+            };
             infos.push(self.channel_info(&entry));
             state.channels.insert(name, entry);
         }
@@ -65,7 +73,10 @@ impl Nic {
         if let Some(name) = names.iter().find(|n| !state.channels.contains_key(**n)) {
             return Err(Refused::NoChannel(name.to_string()));
         }
-        let entries: Vec<_> = names.iter().filter_map(|n| state.channels.remove(*n)).collect();
+        let entries: Vec<_> = names
+            .iter()
+            .filter_map(|n| state.channels.remove(*n))
+            .collect();
         let vports: BTreeSet<_> = entries.iter().map(|e| e.port.id).collect();
         for entry in &entries {
             state.queues_used -= u64::from(entry.spec.queues);
@@ -73,8 +84,12 @@ impl Nic {
             state.free_vports.insert(entry.port.id);
         }
         let named = |spec| vports.iter().any(|v| rule_names(spec, *v));
-        let stale: Vec<_> =
-            state.rules.iter().filter(|(_, r)| named(r.spec())).map(|(id, _)| *id).collect();
+        let stale: Vec<_> = state
+            .rules
+            .iter()
+            .filter(|(_, r)| named(r.spec()))
+            .map(|(id, _)| *id)
+            .collect();
         for id in &stale {
             state.rules.remove(id);
         }
@@ -84,8 +99,7 @@ impl Nic {
         self.vhost.remove(sessions.into_iter().flatten().collect());
         let vports: Vec<_> = vports.into_iter().collect();
         self.unpublish(&vports, &stale);
-        // Closing the last descriptor of a TAP removes its netdev.
-        drop(ports);
+        self.delete_representors(&ports);
         Ok(())
     }
 
@@ -96,11 +110,21 @@ impl Nic {
         change: ChannelChange,
     ) -> Result<ChannelInfo, Refused> {
         let mut state = self.open()?;
-        let entry =
-            state.channels.get(name).ok_or_else(|| Refused::NoChannel(name.to_string()))?;
+        let entry = state
+            .channels
+            .get(name)
+            .ok_or_else(|| Refused::NoChannel(name.to_string()))?;
         let old = entry.spec.clone();
         let mut spec = old.clone();
-        let ChannelChange { mac, vlan, mtu, spoofchk, trust, link_up, clear_fault } = change;
+        let ChannelChange {
+            mac,
+            vlan,
+            mtu,
+            spoofchk,
+            trust,
+            link_up,
+            clear_fault,
+        } = change;
         spec.mac = mac.or(spec.mac);
         spec.vlan = vlan.unwrap_or(spec.vlan);
         spec.mtu = mtu.unwrap_or(spec.mtu);
@@ -118,7 +142,7 @@ impl Nic {
         if spec.mtu != old.mtu
             && let Some(representor) = &entry.port.representor
         {
-            representor.set_mtu(u32::from(spec.mtu))?;
+            self.set_representor_mtu(representor, spec.mtu)?;
         }
         if (spec.mac, spec.vlan) != (old.mac, old.vlan) {
             let mut fdb = self.datapath.fdb().write();
@@ -147,28 +171,46 @@ impl Nic {
                     }
                 }
             }
-            Endpoint::Netdev(taps) => {
+            Endpoint::Netdev(netdev) => {
+                let mac = spec.mac.filter(|_| spec.mac != old.mac);
+                let mtu = Some(u32::from(spec.mtu)).filter(|_| spec.mtu != old.mtu);
+                if mac.is_some() || mtu.is_some() {
+                    netdev.change(mac, mtu)?;
+                }
                 if spec.link_up != old.link_up {
-                    follow_link(&entry.port, taps, spec.link_up)?;
+                    follow_link(&entry.port, netdev, spec.link_up)?;
                 }
             }
             Endpoint::Uplink(_) => {}
         }
-        let entry = state.channels.get_mut(name).expect("found above, still locked");
+        let entry = state
+            .channels
+            .get_mut(name)
+            .expect("found above, still locked");
         entry.spec = spec;
         Ok(self.channel_info(entry))
     }
 
     /// All channels, by name.
     pub fn channels(&self) -> Vec<ChannelInfo> {
-        self.state.lock().channels.values().map(|e| self.channel_info(e)).collect()
+        self.state
+            .lock()
+            .channels
+            .values()
+            .map(|e| self.channel_info(e))
+            .collect()
     }
 
     /// One channel.
     pub fn channel(&self, name: &str) -> Result<ChannelInfo, Refused> {
         let state = self.state.lock();
-        let entry = name.parse().ok().and_then(|n: ChannelName| state.channels.get(&n));
-        entry.map(|e| self.channel_info(e)).ok_or_else(|| Refused::NoChannel(name.to_owned()))
+        let entry = name
+            .parse()
+            .ok()
+            .and_then(|n: ChannelName| state.channels.get(&n));
+        entry
+            .map(|e| self.channel_info(e))
+            .ok_or_else(|| Refused::NoChannel(name.to_owned()))
     }
 
     fn channel_info(&self, entry: &Entry) -> ChannelInfo {
@@ -176,7 +218,7 @@ impl Nic {
         let mut info = ChannelInfo {
             mac: spec.mac.unwrap_or_default(),
             vport: entry.port.id,
-            representor: entry.port.representor.as_ref().map(|r| r.name().to_owned()),
+            representor: entry.port.representor.as_ref().map(|r| r.name.to_string()),
             socket: self.socket_path(&spec),
             state: ChannelState::Running,
             fault: None,
@@ -202,9 +244,12 @@ impl Nic {
 
     fn socket_path(&self, spec: &ChannelSpec) -> Option<PathBuf> {
         match &spec.attach {
-            Attach::VhostUser => {
-                Some(self.config.run_dir.join("channel").join(format!("{}.sock", spec.name)))
-            }
+            Attach::VhostUser => Some(
+                self.config
+                    .run_dir
+                    .join("channel")
+                    .join(format!("{}.sock", spec.name)),
+            ),
             Attach::VhostUserClient { path } => Some(path.clone()),
             Attach::Tap { .. } => None,
         }
@@ -228,7 +273,7 @@ impl Nic {
             .free_vports
             .iter()
             .copied()
-            .chain((state.next_vport..MAX_VPORTS as u32).map(VportId));
+            .chain((state.next_vport..MAX_VPORTS).map(VportId));
         let mut planned = Vec::with_capacity(specs.len());
         for mut spec in specs {
             let max_queues = match spec.attach {
@@ -246,7 +291,9 @@ impl Nic {
                 allowed: format!("at most {} channels", MAX_VPORTS - 1),
             })?;
             let vid = spec.vlan.map_or(0, |v| v.id());
-            let mac = spec.mac.unwrap_or_else(|| default_mac(self.config.nic_index, vport));
+            let mac = spec
+                .mac
+                .unwrap_or_else(|| default_mac(self.config.nic_index, vport));
             check_mac(mac)?;
             if !macs.insert((vid, mac)) {
                 return Err(Refused::Invalid {
@@ -271,7 +318,10 @@ impl Nic {
     ) -> Result<(), Refused> {
         match self.datapath.fdb().read().static_owner(vid, mac) {
             Some(vport) if Some(vport) != except => match state.names.get(&vport) {
-                Some(owner) => Err(Refused::DuplicateMac { mac, owner: owner.clone() }),
+                Some(owner) => Err(Refused::DuplicateMac {
+                    mac,
+                    owner: owner.clone(),
+                }),
                 None => Err(Refused::Invalid {
                     field: "mac",
                     value: mac.to_string(),
@@ -285,38 +335,46 @@ impl Nic {
     /// Everything of the operating system that the channels need. What was made goes again when
     /// a later step fails, since nothing else holds it.
     fn make_ports(&self, planned: &[(VportId, ChannelSpec)]) -> Result<Vec<Arc<Port>>, Refused> {
-        let mut representors: Vec<Option<Representor>> = match &self.representors {
+        let mut representors: Vec<Option<Arc<Representor>>> = match &self.representors {
             Ok(representors) => {
                 let wanted: Vec<_> = planned
                     .iter()
-                    .map(|(vport, spec)| NewRepresentor {
+                    .map(|(vport, spec)| RepresentorSpec {
                         vport: *vport,
-                        alias: spec.name.clone(),
+                        channel: Some(spec.name.clone()),
                         mtu: u32::from(spec.mtu),
+                        carrier: false,
+                        mac: None,
                     })
                     .collect();
-                representors.create(&wanted)?.into_iter().map(Some).collect()
+                let made = representors.create(&wanted)?;
+                made.into_iter().map(|r| Some(Arc::new(r))).collect()
             }
             Err(_) => planned.iter().map(|_| None).collect(),
         };
         let mut ports = Vec::with_capacity(planned.len());
         for ((vport, spec), representor) in planned.iter().zip(representors.drain(..)) {
             let endpoint = match &spec.attach {
-                Attach::Tap { netns, ifname, addresses } => {
-                    let mac = spec.mac.unwrap_or_default();
-                    let ifname = ifname.as_deref().unwrap_or("eth0");
-                    Endpoint::Netdev(attach_tap(
-                        netns, ifname, spec.queues, mac, spec.mtu, addresses,
-                    )?)
-                }
+                Attach::Tap {
+                    netns,
+                    ifname,
+                    addresses,
+                } => Endpoint::Netdev(attach(&TapSpec {
+                    netns,
+                    ifname: &parse_ifname(ifname.as_deref().unwrap_or("eth0"))?,
+                    queues: spec.queues,
+                    mac: spec.mac.unwrap_or_default(),
+                    mtu: u32::from(spec.mtu),
+                    addresses,
+                    carrier: spec.link_up,
+                })?),
                 Attach::VhostUser | Attach::VhostUserClient { .. } => {
-                    let carrier = representor.as_ref().map(|r| r.carrier());
                     Endpoint::Rings(Arc::new(Channel::new(
                         *vport,
                         spec.queues,
                         device_settings(spec),
                         self.datapath.clone(),
-                        carrier,
+                        representor.clone(),
                     )))
                 }
             };
@@ -353,10 +411,12 @@ impl Nic {
                     sockets.push(SessionSpec::Connect(path.clone(), channel.clone()));
                 }
                 (Endpoint::Rings(channel), _) => {
-                    let path = self.socket_path(spec).expect("a vhost-user channel has a socket");
+                    let path = self
+                        .socket_path(spec)
+                        .expect("a vhost-user channel has a socket");
                     sockets.push(SessionSpec::Listen(path, channel.clone()));
                 }
-                (Endpoint::Netdev(taps), _) => follow_link(port, taps, spec.link_up)?,
+                (Endpoint::Netdev(netdev), _) => follow_link(port, netdev, spec.link_up)?,
                 (Endpoint::Uplink(_), _) => {}
             }
         }
@@ -368,10 +428,43 @@ impl Nic {
         Ok(ports.iter().map(session).collect())
     }
 
+    /// All at once: one after the other, by closing each TAP, takes the kernel much longer.
+    fn delete_representors(&self, ports: &[Arc<Port>]) {
+        let Ok(representors) = &self.representors else {
+            return;
+        };
+        let ifindex = |p: &Arc<Port>| p.representor.as_ref().map(|r| r.ifindex);
+        let ifindexes: Vec<_> = ports.iter().filter_map(ifindex).collect();
+        if let Err(error) = representors.netdevs().delete(&ifindexes) {
+            tracing::warn!(%error, "deleting representors at once; closing each");
+        }
+    }
+
+    fn set_representor_mtu(&self, representor: &Representor, mtu: u16) -> Result<(), Refused> {
+        let Ok(representors) = &self.representors else {
+            return Ok(());
+        };
+        let failed = |e| Refused::os("mtu: setting the representor's", e);
+        let change = LinkChange {
+            mtu: Some(u32::from(mtu)),
+            ..LinkChange::new(representor.ifindex)
+        };
+        let outcome = representors
+            .netdevs()
+            .apply(&[change])
+            .map_err(failed)?
+            .pop();
+        outcome.map_or(Ok(()), |result| result.map_err(|e| failed(e.into())))
+    }
+
     /// Take vports and rules out of the switch; on return no worker uses them.
     fn unpublish(&self, vports: &[VportId], rules: &[chanio_model::RuleId]) {
         let mut changes = Vec::with_capacity(rules.len() + 2 * vports.len());
-        changes.extend(rules.iter().map(|id| Change::Switch(model::Change::RemoveRule(*id))));
+        changes.extend(
+            rules
+                .iter()
+                .map(|id| Change::Switch(model::Change::RemoveRule(*id))),
+        );
         for vport in vports {
             changes.push(Change::Switch(model::Change::RemoveVport(*vport)));
             changes.push(Change::RemovePort(*vport));
@@ -382,19 +475,30 @@ impl Nic {
 }
 
 /// The link of a netdev channel, shown at both ends.
-fn follow_link(port: &Port, taps: &[crate::port::Tap], up: bool) -> Result<(), Refused> {
+fn follow_link(port: &Port, netdev: &Attached, up: bool) -> Result<(), Refused> {
     let failed = |e| Refused::os("link_up: setting the carrier", e);
-    if let Some(tap) = taps.first() {
-        tap.set_carrier(up).map_err(failed)?;
-    }
+    netdev.set_carrier(up).map_err(failed)?;
     match &port.representor {
-        Some(representor) => representor.carrier().set(up).map_err(failed),
+        Some(representor) => representor.tap.set_carrier(up).map_err(failed),
         None => Ok(()),
     }
 }
 
+fn parse_ifname(name: &str) -> Result<IfName, Refused> {
+    name.parse()
+        .map_err(|error: crate::port::IfNameError| Refused::Invalid {
+            field: "ifname",
+            value: name.to_owned(),
+            allowed: error.to_string(),
+        })
+}
+
 fn check_mac(mac: Mac) -> Result<(), Refused> {
-    if mac.is_unicast() { Ok(()) } else { Err(not_unicast(mac)) }
+    if mac.is_unicast() {
+        Ok(())
+    } else {
+        Err(not_unicast(mac))
+    }
 }
 
 /// 02:ca:<nic>:<vport>: locally administered, unique among the NICs of a machine.

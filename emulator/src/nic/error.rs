@@ -92,6 +92,9 @@ pub enum Refused {
 impl Refused {
     /// A step that the operating system refused.
     pub fn os(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
-        Refused::Os { what: what.into(), source: source.into() }
+        Refused::Os {
+            what: what.into(),
+            source: source.into(),
+        }
     }
 }

@@ -15,7 +15,9 @@ impl Nic {
     }
 
     fn eswitch_info(&self, state: &State) -> EswitchInfo {
-        let (mode, vepa) = self.datapath.with_config(|c| (c.switch.mode(), c.switch.vepa()));
+        let (mode, vepa) = self
+            .datapath
+            .with_config(|c| (c.switch.mode(), c.switch.vepa()));
         EswitchInfo {
             mode,
             vepa,
@@ -60,7 +62,10 @@ impl Nic {
             state.ageing_secs = secs;
             let mut fdb = self.datapath.fdb().write();
             let limits = fdb.limits();
-            fdb.set_limits(FdbLimits { ageing: seconds(secs), ..limits });
+            fdb.set_limits(FdbLimits {
+                ageing: seconds(secs),
+                ..limits
+            });
         }
         Ok(self.eswitch_info(&state))
     }
@@ -114,7 +119,8 @@ impl Nic {
         let mut state = self.state.lock();
         let rules = std::mem::take(&mut state.rules);
         let remove = |id: &RuleId| Change::Switch(model::Change::RemoveRule(*id));
-        self.datapath.apply(&rules.keys().map(remove).collect::<Vec<_>>());
+        self.datapath
+            .apply(&rules.keys().map(remove).collect::<Vec<_>>());
         rules.len()
     }
 
@@ -166,7 +172,10 @@ impl Nic {
         }
         let added = self.datapath.fdb().write().insert_static(vid, mac, vport);
         added.map_err(|conflict| {
-            let owner = state.names.get(&conflict.vport).map_or("uplink", |name| name.as_str());
+            let owner = state
+                .names
+                .get(&conflict.vport)
+                .map_or("uplink", |name| name.as_str());
             Refused::Invalid {
                 field: "mac",
                 value: mac.to_string(),
@@ -179,10 +188,11 @@ impl Nic {
     pub fn del_fdb(&self, vid: u16, mac: Mac) -> Result<(), Refused> {
         let state = self.open()?;
         let mut fdb = self.datapath.fdb().write();
-        let owner = fdb.static_owner(vid, mac).ok_or(Refused::NoFdbEntry { mac, vid })?;
-        let of_channel = |e: &super::Entry| {
-            e.spec.mac == Some(mac) && e.spec.vlan.map_or(0, |v| v.id()) == vid
-        };
+        let owner = fdb
+            .static_owner(vid, mac)
+            .ok_or(Refused::NoFdbEntry { mac, vid })?;
+        let of_channel =
+            |e: &super::Entry| e.spec.mac == Some(mac) && e.spec.vlan.map_or(0, |v| v.id()) == vid;
         if let Some(name) = state.names.get(&owner)
             && state.channels.get(name).is_some_and(of_channel)
         {
@@ -204,7 +214,11 @@ impl Nic {
     /// The state, unless the NIC is going down.
     pub(super) fn open(&self) -> Result<parking_lot::MutexGuard<'_, State>, Refused> {
         let state = self.state.lock();
-        if state.closing { Err(Refused::ShuttingDown) } else { Ok(state) }
+        if state.closing {
+            Err(Refused::ShuttingDown)
+        } else {
+            Ok(state)
+        }
     }
 }
 

@@ -3,15 +3,17 @@
 
 mod api;
 mod channels;
-mod eswitch;
 pub mod error;
+mod eswitch;
 pub mod spec;
 
 pub use api::NicApi;
 pub use error::Refused;
 
 use crate::datapath::{Change, Datapath, Source, Workers};
-use crate::port::{Counted, Counters, Endpoint, Port, Representors, Uplink};
+use crate::port::{
+    Counted, Counters, Endpoint, Netdevs, Port, RepresentorSpec, Representors, Uplink, probe,
+};
 use crate::vhost::{SessionHandle, VhostServer};
 use chanio_model::eswitch::{self as model, Fdb, FdbLimits, Mode, Switch};
 use chanio_model::flow::Rule;
@@ -19,8 +21,8 @@ use chanio_model::{ChannelName, Nanos, RuleId, VportId};
 use parking_lot::Mutex;
 use spec::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -63,6 +65,17 @@ struct Entry {
     session: Option<SessionHandle>,
 }
 
+/// MTU of the uplink's representor, bytes.
+const UPLINK_MTU: u32 = 1500;
+
+/// What representors are made with, or what this machine lacks for them.
+fn open_netdevs() -> Result<Arc<Netdevs>, String> {
+    probe()?;
+    Netdevs::open()
+        .map(Arc::new)
+        .map_err(|refused| refused.to_string())
+}
+
 /// In nanoseconds.
 fn seconds(secs: u32) -> Nanos {
     Nanos::from(secs) * 1_000_000_000
@@ -99,23 +112,40 @@ impl Nic {
 
         let representors = match config.representors {
             RepresentorMode::Off => Err("switched off".to_owned()),
-            mode => match Representors::new(config.nic_index) {
-                Ok(representors) => Ok(representors),
+            mode => match open_netdevs() {
+                Ok(netdevs) => Ok(Representors::new(netdevs, config.nic_index)),
                 Err(why) if mode == RepresentorMode::Auto => {
                     tracing::warn!(why, "no representors");
                     Err(why)
                 }
-                Err(why) => return Err(Refused::Missing { what: "representors".into(), why }),
+                Err(why) => {
+                    return Err(Refused::Missing {
+                        what: "representors".into(),
+                        why,
+                    });
+                }
             },
         };
         let mut fdb = Fdb::default();
-        fdb.set_limits(FdbLimits { ageing: seconds(config.ageing_secs), ..FdbLimits::default() });
+        fdb.set_limits(FdbLimits {
+            ageing: seconds(config.ageing_secs),
+            ..FdbLimits::default()
+        });
         let (datapath, workers) = Datapath::start(config.workers, Switch::default(), fdb)
             .map_err(|e| Refused::os("starting the workers", e))?;
 
         let uplink = Uplink::open(&config.uplink)?;
         let representor = match &representors {
-            Ok(reps) if config.uplink != UplinkSpec::None => Some(reps.create_uplink()?),
+            Ok(representors) if config.uplink != UplinkSpec::None => {
+                let spec = RepresentorSpec {
+                    vport: VportId::UPLINK,
+                    channel: None,
+                    mtu: UPLINK_MTU,
+                    carrier: true,
+                    mac: None,
+                };
+                representors.create(&[spec])?.pop().map(Arc::new)
+            }
             _ => None,
         };
         let uplink = Arc::new(Port {
@@ -129,7 +159,8 @@ impl Nic {
         datapath.apply(&[Change::Switch(present), Change::AddPort(uplink.clone())]);
         watch(&datapath, &uplink)?;
 
-        let vhost = VhostServer::start().map_err(|e| Refused::os("starting the session loop", e))?;
+        let vhost =
+            VhostServer::start().map_err(|e| Refused::os("starting the session loop", e))?;
         std::fs::create_dir_all(config.run_dir.join("channel"))
             .map_err(|e| Refused::os(format!("run_dir: {}", config.run_dir.display()), e))?;
         let (stop_ageing, stopped) = channel();
@@ -162,8 +193,20 @@ impl Nic {
             datapath,
             representors,
             vhost,
-            running: Mutex::new(Some(Running { _workers: workers, ageing, stop_ageing })),
+            running: Mutex::new(Some(Running {
+                _workers: workers,
+                ageing,
+                stop_ageing,
+            })),
         }))
+    }
+
+    /// Let the frames of an uplink's capture file arrive; for when the channels are there. Does
+    /// nothing for other uplinks.
+    pub fn play(&self) {
+        self.datapath
+            .waker(Source::Uplink)
+            .post(Source::Uplink.token());
     }
 
     /// Stop forwarding and remove every channel, socket and netdev. Requests that come later are
@@ -180,7 +223,12 @@ impl Nic {
             tracing::error!(%error, "removing the channels");
         }
         self.datapath.apply(&[Change::RemovePort(VportId::UPLINK)]);
-        if let Some(Running { _workers, ageing, stop_ageing }) = self.running.lock().take() {
+        if let Some(Running {
+            _workers,
+            ageing,
+            stop_ageing,
+        }) = self.running.lock().take()
+        {
             drop(stop_ageing);
             let _ = ageing.join();
         }
@@ -209,9 +257,11 @@ impl Nic {
         let mut list: Vec<_> = ports
             .filter_map(|port| {
                 let representor = port.representor.as_ref()?;
-                let link = representor.link();
+                // `None` when somebody has removed the netdev or moved it elsewhere.
+                let links = self.representors.as_ref().ok()?.netdevs().links();
+                let link = links.get(representor.ifindex)?;
                 Some(RepresentorInfo {
-                    name: representor.name().to_owned(),
+                    name: representor.name.to_string(),
                     vport: port.id,
                     channel: port.channel.clone(),
                     up: link.up,
@@ -239,11 +289,19 @@ impl Nic {
         if name == "uplink" {
             return Some(VportId::UPLINK);
         }
-        if let Some(entry) = name.parse().ok().and_then(|n: ChannelName| state.channels.get(&n)) {
+        if let Some(entry) = name
+            .parse()
+            .ok()
+            .and_then(|n: ChannelName| state.channels.get(&n))
+        {
             return Some(entry.port.id);
         }
         let ports = std::iter::once(&state.uplink).chain(state.channels.values().map(|e| &e.port));
-        let is_named = |p: &&Arc<Port>| p.representor.as_ref().is_some_and(|r| r.name() == name);
+        let is_named = |p: &&Arc<Port>| {
+            p.representor
+                .as_ref()
+                .is_some_and(|r| r.name.to_string() == name)
+        };
         ports.into_iter().find(is_named).map(|p| p.id)
     }
 }
@@ -264,7 +322,7 @@ fn port_stats(port: &Port) -> VportStats {
         channel: port.channel.clone(),
         tx: count(Counted::Tx),
         rx: count(Counted::Rx),
-        representor: port.representor.as_ref().map(|r| r.name().to_owned()),
+        representor: port.representor.as_ref().map(|r| r.name.to_string()),
         representor_rx: count(Counted::RepresentorRx),
         representor_tx: count(Counted::RepresentorTx),
         drops: port.counters.drops(),
@@ -275,21 +333,24 @@ fn port_stats(port: &Port) -> VportStats {
 fn watch(datapath: &Datapath, port: &Port) -> Result<(), Refused> {
     let watch = |fd: std::os::fd::BorrowedFd<'_>, source: Source| {
         let waker = datapath.waker(source);
-        waker.watch(fd, source.token()).map_err(|e| Refused::os("watching a netdev", e))
+        waker
+            .watch(fd, source.token())
+            .map_err(|e| Refused::os("watching a netdev", e))
     };
     if let Some(representor) = &port.representor {
-        watch(representor.tap().as_fd(), Source::Representor(port.id))?;
+        watch(representor.tap.as_fd(), Source::Representor(port.id))?;
     }
     match &port.endpoint {
         Endpoint::Rings(_) => {}
-        Endpoint::Netdev(taps) => {
-            for (pair, tap) in taps.iter().enumerate() {
+        Endpoint::Netdev(netdev) => {
+            for (pair, tap) in netdev.queues.iter().enumerate() {
                 watch(tap.as_fd(), Source::Queue(port.id, pair as u16))?;
             }
         }
         Endpoint::Uplink(uplink) => match uplink.as_fd() {
             Some(fd) => watch(fd, Source::Uplink)?,
-            None => datapath.waker(Source::Uplink).post(Source::Uplink.token()),
+            // A capture waits for `Nic::play`.
+            None => {}
         },
     }
     Ok(())

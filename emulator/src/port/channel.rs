@@ -1,7 +1,7 @@
 //! A channel that is a vhost-user device: its rings, and what its driver has asked for.
 
 use crate::datapath::{Datapath, Source};
-use crate::port::Carrier;
+use crate::port::Representor;
 use crate::ring::{Call, Kick, Notifier, SplitRing};
 use crate::vhost::{Device, RingIndex, RingStart, header_len};
 use chanio_model::eswitch::RxMode;
@@ -77,8 +77,8 @@ pub struct Channel {
     id: VportId,
     pairs: Box<[QueuePair]>,
     datapath: Arc<Datapath>,
-    /// The representor's, if there is one.
-    carrier: Option<Carrier>,
+    /// Its carrier follows the driver.
+    representor: Option<Arc<Representor>>,
     driver: Mutex<Driver>,
     mac: Mutex<Mac>,
     mtu: AtomicU16,
@@ -132,14 +132,17 @@ impl Channel {
         pairs: u16,
         settings: DeviceSettings,
         datapath: Arc<Datapath>,
-        carrier: Option<Carrier>,
+        representor: Option<Arc<Representor>>,
     ) -> Self {
-        let pair = |_| QueuePair { tx: Mutex::new(None), rx: Mutex::new(None) };
+        let pair = |_| QueuePair {
+            tx: Mutex::new(None),
+            rx: Mutex::new(None),
+        };
         Self {
             id,
             pairs: (0..pairs).map(pair).collect(),
             datapath,
-            carrier,
+            representor,
             driver: Mutex::default(),
             mac: Mutex::new(settings.mac),
             mtu: AtomicU16::new(settings.mtu),
@@ -202,7 +205,11 @@ impl Channel {
     }
 
     fn count_rx_pairs(&self) {
-        let running = self.pairs.iter().take_while(|p| p.rx.lock().is_some()).count() as u16;
+        let running = self
+            .pairs
+            .iter()
+            .take_while(|p| p.rx.lock().is_some())
+            .count() as u16;
         let wanted = self.wanted_pairs.load(Ordering::Relaxed);
         self.rx_pairs.store(running.min(wanted), Ordering::Relaxed);
     }
@@ -219,8 +226,8 @@ impl Channel {
     /// The representor's carrier follows the channel: link up and a driver receiving.
     fn follow_carrier(&self) {
         let up = self.link_up.load(Ordering::Relaxed) && self.rx_pairs() > 0;
-        if let Some(carrier) = &self.carrier
-            && let Err(error) = carrier.set(up)
+        if let Some(representor) = &self.representor
+            && let Err(error) = representor.tap.set_carrier(up)
         {
             tracing::warn!(vport = %self.id, %error, "carrier of the representor");
         }
@@ -272,7 +279,8 @@ impl Device for Channel {
         self.features.store(features, Ordering::Relaxed);
         if features == 0 {
             // The driver is gone or has reset the device: back to what a device starts with.
-            self.wanted_pairs.store(self.max_queue_pairs(), Ordering::Relaxed);
+            self.wanted_pairs
+                .store(self.max_queue_pairs(), Ordering::Relaxed);
             let _ = self.datapath.set_rx_mode(self.id, RxMode::default());
         }
     }
@@ -280,24 +288,37 @@ impl Device for Channel {
     fn start_ring(&self, index: RingIndex, start: RingStart) {
         // Held while the ring goes in, so that a fault on another thread cannot slip between.
         let driver = self.driver.lock();
-        let Some(pair) = self.pairs.get(usize::from(index.pair())) else { return };
+        let Some(pair) = self.pairs.get(usize::from(index.pair())) else {
+            return;
+        };
         if driver.faulted {
             return;
         }
-        let RingStart { mut ring, kick, call, features } = start;
+        let RingStart {
+            mut ring,
+            kick,
+            call,
+            features,
+        } = start;
         let header_len = header_len(features);
         if index.is_tx() {
             let source = Source::Queue(self.id, index.pair());
             let waker = self.datapath.waker(source);
-            let kick = match kick.map(|fd| Kick::register(fd, waker.epoll().clone(), source.token())) {
-                None => None,
-                Some(Ok(kick)) => Some(kick),
-                Some(Err(error)) => {
-                    drop(driver);
-                    return self.fault(format!("ring {}: kick: {error}", index.0));
-                }
-            };
-            *pair.tx.lock() = Some(Box::new(TxQueue { ring, header_len, call, kick }));
+            let kick =
+                match kick.map(|fd| Kick::register(fd, waker.epoll().clone(), source.token())) {
+                    None => None,
+                    Some(Ok(kick)) => Some(kick),
+                    Some(Err(error)) => {
+                        drop(driver);
+                        return self.fault(format!("ring {}: kick: {error}", index.0));
+                    }
+                };
+            *pair.tx.lock() = Some(Box::new(TxQueue {
+                ring,
+                header_len,
+                call,
+                kick,
+            }));
             waker.post(source.token());
         } else {
             // What the driver adds is found when there is something to deliver.

@@ -41,7 +41,9 @@ fn add(counter: &AtomicU64, n: u64) {
 impl Counters {
     /// All zero, for `workers` writers.
     pub fn new(workers: usize) -> Self {
-        Self { shards: (0..workers).map(|_| Shard::default()).collect() }
+        Self {
+            shards: (0..workers).map(|_| Shard::default()).collect(),
+        }
     }
 
     /// Count `packets` with `bytes` in all. `worker` is the calling worker's own index.
@@ -68,9 +70,16 @@ impl Counters {
     /// Losses over all workers, without the reasons that have none.
     pub fn drops(&self) -> Vec<(DropReason, u64)> {
         let sum = |reason: DropReason| -> u64 {
-            self.shards.iter().map(|s| s.drops[reason as usize].load(Relaxed)).sum()
+            self.shards
+                .iter()
+                .map(|s| s.drops[reason as usize].load(Relaxed))
+                .sum()
         };
-        DropReason::ALL.iter().map(|r| (*r, sum(*r))).filter(|(_, n)| *n > 0).collect()
+        DropReason::ALL
+            .iter()
+            .map(|r| (*r, sum(*r)))
+            .filter(|(_, n)| *n > 0)
+            .collect()
     }
 }
 

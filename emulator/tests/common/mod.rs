@@ -52,7 +52,10 @@ impl Bed {
 
     pub fn switchdev(workers: usize) -> Self {
         let bed = Self::new(workers);
-        let change = EswitchChange { mode: Some(Mode::Switchdev), ..Default::default() };
+        let change = EswitchChange {
+            mode: Some(Mode::Switchdev),
+            ..Default::default()
+        };
         bed.nic.set_eswitch(change).unwrap();
         bed
     }
@@ -69,22 +72,39 @@ impl Bed {
     }
 
     pub fn connect(&self, info: &ChannelInfo, features: u64) -> Client {
-        let options = ClientOptions { features, buffer_size: 70_000, queue_size: 64 };
+        let options = ClientOptions {
+            features,
+            buffer_size: 70_000,
+            queue_size: 64,
+        };
         Client::connect(info.socket.as_deref().unwrap(), options).unwrap()
     }
 
     pub fn rule(&self, priority: u16, matches: Match, actions: &[Action]) -> RuleId {
         let actions = actions.iter().copied().collect();
-        let spec = RuleSpec { priority, matches, actions, cookie: 0 };
+        let spec = RuleSpec {
+            priority,
+            matches,
+            actions,
+            cookie: 0,
+        };
         self.nic.add_rules(vec![spec]).unwrap().remove(0)
     }
 
     pub fn stats(&self, vport: VportId) -> VportStats {
-        self.nic.stats().into_iter().find(|s| s.vport == vport).unwrap()
+        self.nic
+            .stats()
+            .into_iter()
+            .find(|s| s.vport == vport)
+            .unwrap()
     }
 
     pub fn drops(&self, vport: VportId, reason: DropReason) -> u64 {
-        self.stats(vport).drops.iter().find(|d| d.0 == reason).map_or(0, |d| d.1)
+        self.stats(vport)
+            .drops
+            .iter()
+            .find(|d| d.0 == reason)
+            .map_or(0, |d| d.1)
     }
 }
 
@@ -110,7 +130,9 @@ pub fn send(client: &mut Client, frame: &[u8]) {
 pub fn send_with(client: &mut Client, header: &[u8; 12], frame: &[u8]) {
     assert!(client.send_with(header, frame).unwrap(), "ring full");
     client.flush().unwrap();
-    wait_for("the device to take the frame", || client.in_flight().unwrap() == 0);
+    wait_for("the device to take the frame", || {
+        client.in_flight().unwrap() == 0
+    });
 }
 
 pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {

@@ -176,7 +176,9 @@ impl Fdb {
 
     /// Who has the address by a static entry.
     pub fn static_owner(&self, vid: u16, mac: Mac) -> Option<VportId> {
-        self.find(pack(vid, mac)).filter(|e| e.is_static).map(|e| e.vport)
+        self.find(pack(vid, mac))
+            .filter(|e| e.is_static)
+            .map(|e| e.vport)
     }
 
     /// Whether [`Fdb::learn`] would change where a packet to `mac` goes. The cheap question asked

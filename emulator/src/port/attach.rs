@@ -1,0 +1,240 @@
+//! A channel as a netdev in a container's network namespace: a multi-queue TAP whose queues the
+//! emulator holds. The container sees a plain netdev, nothing of the switch; what it may send is
+//! for the switch to decide (a container with CAP_NET_ADMIN can change its netdev's address).
+
+use super::netdev::LinkChange;
+use super::rtnl::{Request, Rtnl};
+use super::{IfName, Tap};
+use crate::nic::Refused;
+use chanio_model::Mac;
+use ipnet::IpNet;
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use nix::sched::{CloneFlags, setns};
+use rtnetlink::AddressMessageBuilder;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Where `ip netns` keeps its names.
+const NETNS_DIR: &str = "/run/netns";
+
+/// The netdev to be made.
+#[derive(Clone, Debug)]
+pub struct TapSpec<'a> {
+    /// A name as in `ip netns`, or an absolute path such as /proc/PID/ns/net.
+    pub netns: &'a str,
+    /// Its name in there.
+    pub ifname: &'a IfName,
+    /// Queue pairs, 1 to 256.
+    pub queues: u16,
+    /// Its address.
+    pub mac: Mac,
+    /// Bytes, 68 to 65,521.
+    pub mtu: u32,
+    /// Its IP addresses.
+    pub addresses: &'a [IpNet],
+    /// Its carrier to begin with.
+    pub carrier: bool,
+}
+
+/// A netdev in a namespace, held by its queues: when this is dropped, it is gone.
+#[derive(Debug)]
+pub struct Attached {
+    /// One for each queue pair. They work from any namespace.
+    pub queues: Vec<Tap>,
+    /// The netdev's index in its namespace.
+    pub ifindex: u32,
+}
+
+/// Makes the netdev, up and with its addresses, or leaves nothing behind.
+///
+/// # Errors
+/// [`Refused::Invalid`]: no such namespace, or a netdev of this name exists there; too many
+/// queues. [`Refused::Missing`]: a privilege. [`Refused::Os`]: the kernel does not like the MTU or
+/// an address.
+pub fn attach(spec: &TapSpec<'_>) -> Result<Attached, Refused> {
+    let netns = open_netns(spec.netns)?;
+    inside(netns.as_fd(), spec.netns, || make(spec))
+}
+
+impl Attached {
+    /// Changes the netdev, wherever it is now and whatever its name.
+    ///
+    /// # Errors
+    /// [`Refused::Os`]: the netdev is gone, or the kernel refuses.
+    pub fn change(&self, mac: Option<Mac>, mtu: Option<u32>) -> Result<(), Refused> {
+        let os = |err: io::Error| Refused::os("changing the netdev in its namespace", err);
+        let Some(queue) = self.queues.first() else {
+            return Ok(());
+        };
+        // Asked anew, because holding a namespace open would keep it alive, and because the
+        // netdev may have been moved.
+        let netns = queue.netns().map_err(os)?;
+        inside(netns.as_fd(), "of the netdev", || {
+            let ifindex = if_nametoindex(queue.name().map_err(os)?.as_str());
+            let ifindex = ifindex.map_err(|e| os(e.into()))?;
+            let change = LinkChange {
+                mac,
+                mtu,
+                ..LinkChange::new(ifindex)
+            };
+            let mut rtnl = Rtnl::open().map_err(os)?;
+            rtnl.run_one(change.message()).map_err(os)
+        })
+    }
+
+    /// Carrier of the netdev.
+    ///
+    /// # Errors
+    /// The system's, `EBADFD` when the netdev is gone.
+    pub fn set_carrier(&self, up: bool) -> io::Result<()> {
+        self.queues
+            .first()
+            .map_or(Ok(()), |queue| queue.set_carrier(up))
+    }
+}
+
+/// In the namespace: the netdev with everything that was asked for.
+fn make(spec: &TapSpec<'_>) -> Result<Attached, Refused> {
+    let in_netns = |what: &str| format!("{what} `{}` in netns `{}`", spec.ifname, spec.netns);
+    let mut rtnl =
+        Rtnl::open().map_err(|e| Refused::os(in_netns("opening netlink for netdev"), e))?;
+    let queues = Tap::create_queues(spec.ifname, spec.queues).map_err(|err| match err {
+        Refused::Invalid {
+            field: "netdev",
+            value,
+            allowed,
+        } => Refused::Invalid {
+            field: "attach",
+            value: format!("tap:{}:{value}", spec.netns),
+            allowed: format!("{allowed} in that namespace"),
+        },
+        other => other,
+    })?;
+    let ifindex = if_nametoindex(spec.ifname.as_str())
+        .map_err(|e| Refused::os(in_netns("finding netdev"), e))?;
+    let link = LinkChange {
+        mac: Some(spec.mac),
+        mtu: Some(spec.mtu),
+        carrier: Some(spec.carrier),
+        up: Some(true),
+        ..LinkChange::new(ifindex)
+    };
+    let link = Request {
+        message: link.message(),
+        flags: 0,
+    };
+    let addresses = spec.addresses.iter().map(|address| Request {
+        message: address_message(ifindex, *address),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    });
+    let outcomes = rtnl
+        .run(std::iter::once(link).chain(addresses))
+        .map_err(|e| Refused::os(in_netns("setting up netdev"), e))?;
+    let mut steps = std::iter::once(format!("setting MAC {}, MTU {} of", spec.mac, spec.mtu))
+        .chain(
+            spec.addresses
+                .iter()
+                .map(|a| format!("adding address {a} to")),
+        );
+    for outcome in outcomes {
+        let step = steps.next().unwrap_or_default();
+        outcome
+            .map_err(|e| Refused::os(in_netns(&format!("{step} netdev")), io::Error::from(e)))?;
+    }
+    Ok(Attached { queues, ifindex })
+}
+
+fn address_message(ifindex: u32, address: IpNet) -> RouteNetlinkMessage {
+    let prefix = address.prefix_len();
+    RouteNetlinkMessage::NewAddress(match address {
+        IpNet::V4(net) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(ifindex)
+            .address(net.addr(), prefix)
+            .build(),
+        IpNet::V6(net) => AddressMessageBuilder::<Ipv6Addr>::new()
+            .index(ifindex)
+            .address(net.addr(), prefix)
+            .build(),
+    })
+}
+
+fn open_netns(netns: &str) -> Result<OwnedFd, Refused> {
+    let invalid = |allowed: String| Refused::Invalid {
+        field: "attach",
+        value: format!("netns `{netns}`"),
+        allowed,
+    };
+    let path: PathBuf = if netns.starts_with('/') {
+        netns.into()
+    } else if netns.is_empty() || netns.contains('/') || netns == "." || netns == ".." {
+        return Err(invalid(
+            "a name as in `ip netns`, or an absolute path".into(),
+        ));
+    } else {
+        Path::new(NETNS_DIR).join(netns)
+    };
+    // Non-blocking, so that a FIFO in the way cannot hold us up.
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path);
+    file.map(OwnedFd::from).map_err(|err| match err.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => invalid(format!(
+            "a network namespace that exists ({} does not)",
+            path.display()
+        )),
+        io::ErrorKind::PermissionDenied => Refused::Missing {
+            what: format!("netns `{netns}`"),
+            why: format!(
+                "no permission to open {}: CAP_SYS_PTRACE or root",
+                path.display()
+            ),
+        },
+        _ => Refused::os(format!("opening {}", path.display()), err),
+    })
+}
+
+/// Runs `work` on a thread of its own that has entered the namespace; threads, not processes, are
+/// in namespaces, and this one ends here.
+fn inside<T: Send>(
+    netns: BorrowedFd<'_>,
+    name: &str,
+    work: impl FnOnce() -> Result<T, Refused> + Send,
+) -> Result<T, Refused> {
+    let enter_and_work = || {
+        setns(netns, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
+            Errno::EINVAL => Refused::Invalid {
+                field: "attach",
+                value: format!("netns `{name}`"),
+                allowed: "a network namespace".into(),
+            },
+            Errno::EPERM => Refused::Missing {
+                what: format!("netns `{name}`"),
+                why: "entering it needs CAP_SYS_ADMIN here and in its owner's user namespace"
+                    .into(),
+            },
+            errno => Refused::os(format!("entering netns `{name}`"), errno),
+        })?;
+        work()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netns".into());
+        let thread = thread
+            .spawn_scoped(scope, enter_and_work)
+            .map_err(|e| Refused::os("starting a thread", e))?;
+        let died = || {
+            Refused::os(
+                "working in a netns",
+                io::Error::other("the thread panicked"),
+            )
+        };
+        thread.join().unwrap_or_else(|_| Err(died()))
+    })
+}

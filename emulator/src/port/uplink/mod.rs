@@ -1,0 +1,165 @@
+//! The wire.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `spec` | the text form of `--uplink` |
+//! | `packet` | an existing netdev through AF_PACKET; `packet_sys` has its system calls |
+//! | `capture_in`, `capture_out` | capture files in place of a wire |
+
+mod capture_in;
+mod capture_out;
+mod packet;
+mod packet_sys;
+mod spec;
+
+pub use capture_in::{CaptureError, CaptureIn};
+pub use capture_out::CaptureOut;
+pub use packet::PacketPort;
+pub use spec::UplinkSpecError;
+
+use super::{SendError, Tap};
+use crate::nic::Refused;
+use crate::nic::spec::UplinkSpec;
+use chanio_model::offload::RxOffloads;
+use parking_lot::Mutex;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// The wire's side of the switch; any number of threads may use it at once.
+#[derive(Debug)]
+pub enum Uplink {
+    /// No wire: nothing arrives, and what is sent is gone.
+    None,
+    /// What the host sends on this netdev arrives from the wire.
+    Tap(Tap),
+    /// A netdev of the host.
+    Packet(PacketPort),
+    /// Capture files.
+    Capture {
+        /// What arrives.
+        input: Option<Mutex<CaptureIn>>,
+        /// Where sent frames go.
+        output: Option<Mutex<CaptureOut>>,
+    },
+}
+
+impl Uplink {
+    /// Opens what `--uplink` asks for, in the calling thread's network namespace. The TAP is made
+    /// here and down, as every new netdev.
+    ///
+    /// # Errors
+    /// [`Refused::Invalid`]: the TAP exists, the netdev does not, the file is no capture of
+    /// Ethernet; [`Refused::Missing`]: a privilege; [`Refused::Os`] otherwise.
+    pub fn open(spec: &UplinkSpec) -> Result<Self, Refused> {
+        let ifname = |name: &str| {
+            name.parse().map_err(|_| Refused::Invalid {
+                field: "uplink",
+                value: name.to_owned(),
+                allowed: "a netdev's name".into(),
+            })
+        };
+        match spec {
+            UplinkSpec::None => Ok(Uplink::None),
+            UplinkSpec::Tap(name) => Ok(Uplink::Tap(Tap::create(&ifname(name)?)?)),
+            UplinkSpec::Packet(name) => Ok(Uplink::Packet(PacketPort::open(&ifname(name)?)?)),
+            UplinkSpec::Pcap { input, output } => {
+                let input = input.as_deref().map(CaptureIn::open).transpose();
+                let input = input.map_err(|err| Refused::Invalid {
+                    field: "uplink",
+                    value: spec.to_string(),
+                    allowed: format!("a capture that can be read ({err})"),
+                })?;
+                let output = output.as_deref().map(|path| {
+                    CaptureOut::create(path)
+                        .map_err(|e| Refused::os(format!("creating {}", path.display()), e))
+                });
+                let output = output.transpose()?.map(Mutex::new);
+                Ok(Uplink::Capture {
+                    input: input.map(Mutex::new),
+                    output,
+                })
+            }
+        }
+    }
+
+    /// Takes one frame from the wire, behind its 12-byte virtio-net header; the length counts
+    /// both. `buf` should have [`super::RECV_BUF_LEN`] bytes. `None`: nothing is waiting.
+    ///
+    /// # Errors
+    /// The netdev is gone; a capture file is malformed ([`CaptureError`] inside), after which it
+    /// has ended.
+    pub fn recv(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        match self {
+            Uplink::None => Ok(None),
+            Uplink::Tap(tap) => tap.recv(buf),
+            Uplink::Packet(port) => port.recv(buf),
+            Uplink::Capture { input, .. } => {
+                let received = input
+                    .as_ref()
+                    .map_or(Ok(None), |input| input.lock().recv(buf));
+                received.map_err(io::Error::other)
+            }
+        }
+    }
+
+    /// Puts one frame on the wire: the slices together are a 12-byte virtio-net header and the
+    /// frame.
+    ///
+    /// # Errors
+    /// See [`SendError`]; nothing was sent.
+    pub fn send(&self, frame: &[IoSlice<'_>]) -> Result<(), SendError> {
+        match self {
+            Uplink::None | Uplink::Capture { output: None, .. } => Ok(()),
+            Uplink::Tap(tap) => tap.send(frame),
+            Uplink::Packet(port) => port.send(frame),
+            Uplink::Capture {
+                output: Some(output),
+                ..
+            } => output.lock().send(frame),
+        }
+    }
+
+    /// What to wait on for frames; `None`: see [`Uplink::has_more`].
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Uplink::None | Uplink::Capture { .. } => None,
+            Uplink::Tap(tap) => Some(tap.as_fd()),
+            Uplink::Packet(port) => Some(port.as_fd()),
+        }
+    }
+
+    /// Whether a capture file has frames left, which `recv` gives as fast as they are taken.
+    pub fn has_more(&self) -> bool {
+        match self {
+            Uplink::Capture {
+                input: Some(input), ..
+            } => input.lock().has_more(),
+            _ => false,
+        }
+    }
+
+    /// What sent frames may leave to be done. (What received ones leave is in their headers.)
+    pub fn offloads(&self) -> RxOffloads {
+        match self {
+            Uplink::None => RxOffloads::ALL,
+            Uplink::Tap(tap) => tap.offloads(),
+            Uplink::Packet(port) => port.offloads(),
+            Uplink::Capture { .. } => RxOffloads::default(),
+        }
+    }
+
+    /// Writes out what a capture file has buffered; to be called now and then when nothing is
+    /// sent. (Sending does so once a second, and so does the end.)
+    ///
+    /// # Errors
+    /// The disk is full, and the like.
+    pub fn flush(&self) -> io::Result<()> {
+        match self {
+            Uplink::Capture {
+                output: Some(output),
+                ..
+            } => output.lock().flush(),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! An existing netdev as the wire, through packet(7): all that arrives there is received (also by
+//! the host, as before), and what is sent goes out. Frames to be segmented pass whole, and VLAN
+//! tags that the kernel took off are put back.
+
+use super::packet_sys;
+use crate::nic::Refused;
+use crate::port::{IfName, SendError};
+use arrayvec::ArrayVec;
+use chanio_model::offload::{RxOffloads, VNET_HDR_LEN, VnetHdr, flags, gso_type};
+use chanio_model::wire::VLAN_TAG_LEN;
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{setsockopt, sockopt};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The kernel's header has no `num_buffers` (before Linux 6.6 there is no other form).
+const KERNEL_HDR_LEN: usize = 10;
+/// Both Ethernet addresses; a VLAN tag comes behind them.
+const MACS_LEN: usize = 12;
+/// Waiting frames, bytes: what arrives while all workers are busy for some milliseconds.
+const RECV_BUFFER: usize = 8 << 20;
+/// Slices of a frame for which sending needs no allocation.
+const FEW_SLICES: usize = 32;
+/// Frames in a row that cannot be represented, after which `recv` returns.
+const MAX_SKIPPED: u32 = 64;
+
+/// The netdev.
+#[derive(Debug)]
+pub struct PacketPort {
+    fd: OwnedFd,
+    offloads: RxOffloads,
+    unsupported: AtomicU64,
+}
+
+impl PacketPort {
+    /// Opens the netdev in the calling thread's network namespace. It may be down.
+    ///
+    /// # Errors
+    /// [`Refused::Invalid`]: there is no such netdev, or it is not Ethernet; [`Refused::Missing`]:
+    /// CAP_NET_RAW, or a kernel feature.
+    pub fn open(name: &IfName) -> Result<Self, Refused> {
+        let invalid = |allowed: &str| Refused::Invalid {
+            field: "uplink",
+            value: format!("packet:{name}"),
+            allowed: allowed.into(),
+        };
+        let missing = |why: &str| Refused::Missing {
+            what: format!("uplink `packet:{name}`"),
+            why: why.into(),
+        };
+        let fd = packet_sys::open().map_err(|errno| match errno {
+            Errno::EPERM => missing("CAP_NET_RAW is missing"),
+            Errno::EAFNOSUPPORT => missing("the kernel has no packet sockets (CONFIG_PACKET)"),
+            errno => Refused::os("opening a packet socket", errno),
+        })?;
+        let ifindex = if_nametoindex(name.as_str())
+            .map_err(|_| invalid("a netdev that exists in this network namespace"))?;
+        for (option, what) in [
+            (libc::PACKET_VNET_HDR, "PACKET_VNET_HDR"),
+            (libc::PACKET_AUXDATA, "PACKET_AUXDATA"),
+            (
+                libc::PACKET_IGNORE_OUTGOING,
+                "PACKET_IGNORE_OUTGOING (Linux 4.20)",
+            ),
+        ] {
+            packet_sys::set_option(fd.as_fd(), option, 1)
+                .map_err(|e| Refused::os(format!("setting {what}"), e))?;
+        }
+        // Beyond the system's maximum only with CAP_NET_ADMIN; then as much as it gives.
+        if setsockopt(&fd, sockopt::RcvBufForce, &RECV_BUFFER).is_err() {
+            let _ = setsockopt(&fd, sockopt::RcvBuf, &RECV_BUFFER);
+        }
+        let os = |e: io::Error| Refused::os(format!("binding to `{name}`"), e);
+        if !packet_sys::bind(fd.as_fd(), ifindex).map_err(os)? {
+            return Err(invalid("an Ethernet netdev"));
+        }
+        packet_sys::set_promiscuous(fd.as_fd(), ifindex).map_err(os)?;
+        Ok(Self {
+            fd,
+            offloads: kernel_offloads(),
+            unsupported: AtomicU64::new(0),
+        })
+    }
+
+    /// As [`super::Uplink::recv`].
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn recv(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        const FRAME: usize = VNET_HDR_LEN;
+        let short = || io::Error::new(io::ErrorKind::InvalidInput, "the buffer is too short");
+        for _ in 0..MAX_SKIPPED {
+            let (header, frame) = buf.split_at_mut_checked(FRAME).ok_or_else(short)?;
+            // A tag to be put back needs room, so the buffer is not offered to its end.
+            let room = frame.len().checked_sub(VLAN_TAG_LEN).ok_or_else(short)?;
+            let mut slices = [
+                IoSliceMut::new(&mut header[..KERNEL_HDR_LEN]),
+                IoSliceMut::new(&mut frame[..room]),
+            ];
+            let received = match packet_sys::recv(self.fd.as_fd(), &mut slices) {
+                Ok(received) => received,
+                Err(err) => match err.raw_os_error() {
+                    Some(libc::EAGAIN) => return Ok(None),
+                    // Told once when the netdev goes down; it may come back.
+                    Some(libc::ENETDOWN) => continue,
+                    // A frame to be segmented in a way that virtio-net cannot say; it is gone.
+                    Some(libc::EINVAL) => {
+                        self.unsupported.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    _ => return Err(err),
+                },
+            };
+            // Nothing shorter than an Ethernet header comes from an Ethernet netdev.
+            let Some(len) = received
+                .len
+                .checked_sub(KERNEL_HDR_LEN)
+                .filter(|n| *n > MACS_LEN)
+            else {
+                continue;
+            };
+            host_order_to_little_endian(&mut header[..KERNEL_HDR_LEN]);
+            header[KERNEL_HDR_LEN..].fill(0);
+            let Some((tpid, tci)) = received.vlan else {
+                return Ok(Some(FRAME + len));
+            };
+            frame.copy_within(MACS_LEN..len, MACS_LEN + VLAN_TAG_LEN);
+            frame[MACS_LEN..MACS_LEN + 2].copy_from_slice(&tpid.to_be_bytes());
+            frame[MACS_LEN + 2..MACS_LEN + 4].copy_from_slice(&tci.to_be_bytes());
+            shift_header(header);
+            return Ok(Some(FRAME + len + VLAN_TAG_LEN));
+        }
+        Ok(None)
+    }
+
+    /// As [`super::Uplink::send`].
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn send(&self, frame: &[IoSlice<'_>]) -> Result<(), SendError> {
+        let mut header = [0; VNET_HDR_LEN];
+        let mut at = 0;
+        let mut rest = frame;
+        // Gathers the header, leaving in `cut` what the last slice touched has of the frame.
+        let cut = loop {
+            let (first, others) = rest.split_first().ok_or(SendError::BadHeader)?;
+            rest = others;
+            let take = first.len().min(VNET_HDR_LEN - at);
+            header[at..at + take].copy_from_slice(&first[..take]);
+            at += take;
+            if at == VNET_HDR_LEN {
+                break &first[take..];
+            }
+        };
+        host_order_to_little_endian(&mut header[..KERNEL_HDR_LEN]);
+        let front = [IoSlice::new(&header[..KERNEL_HDR_LEN]), IoSlice::new(cut)];
+        let rest = rest.iter().map(|slice| IoSlice::new(slice));
+        let all = front.into_iter().chain(rest.clone());
+        let sent = if rest.len() + front.len() <= FEW_SLICES {
+            packet_sys::send(&self.fd, &all.collect::<ArrayVec<_, FEW_SLICES>>())
+        } else {
+            packet_sys::send(&self.fd, &all.collect::<Vec<_>>())
+        };
+        Ok(sent.map(drop).map_err(io::Error::from)?)
+    }
+
+    /// What sent frames may leave to be done; the kernel does it if the netdev cannot.
+    pub fn offloads(&self) -> RxOffloads {
+        self.offloads
+    }
+
+    /// Frames that arrived in a form that a virtio-net header cannot describe (segments of SCTP or
+    /// of a tunnel) and were lost; `ethtool -K NETDEV gro off` avoids them.
+    pub fn unsupported(&self) -> u64 {
+        self.unsupported.load(Ordering::Relaxed)
+    }
+}
+
+impl AsFd for PacketPort {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The header's offsets after a VLAN tag was put in front of what they point to.
+fn shift_header(header: &mut [u8]) {
+    let mut hdr = VnetHdr::read(header);
+    if hdr.flags & flags::NEEDS_CSUM != 0 {
+        hdr.csum_start = hdr.csum_start.saturating_add(VLAN_TAG_LEN as u16);
+    }
+    if hdr.gso_type != gso_type::NONE {
+        hdr.hdr_len = hdr.hdr_len.saturating_add(VLAN_TAG_LEN as u16);
+    }
+    if let Some(out) = header.first_chunk_mut() {
+        hdr.write(out);
+    }
+}
+
+/// Packet sockets have the 16-bit fields in the host's order, ports have them little-endian.
+fn host_order_to_little_endian(header: &mut [u8]) {
+    if cfg!(target_endian = "big") {
+        header[2..]
+            .chunks_exact_mut(2)
+            .for_each(|field| field.swap(0, 1));
+    }
+}
+
+/// Linux takes everything but USO since long, and USO since 6.2.
+fn kernel_offloads() -> RxOffloads {
+    let uso = std::fs::read_to_string("/proc/sys/kernel/osrelease").is_ok_and(|release| {
+        let mut numbers = release
+            .split(|c: char| !c.is_ascii_digit())
+            .map(str::parse::<u32>);
+        let mut number = || numbers.next().and_then(Result::ok).unwrap_or(0);
+        (number(), number()) >= (6, 2)
+    });
+    RxOffloads {
+        uso4: uso,
+        uso6: uso,
+        ..RxOffloads::ALL
+    }
+}

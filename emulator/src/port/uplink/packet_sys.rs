@@ -1,0 +1,152 @@
+//! The system calls of packet(7) that no safe crate has: all unsafe code of the AF_PACKET uplink.
+
+use libc::{c_int, c_void};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// Kinds of hardware whose frames have an Ethernet header.
+const ETHERNET: [u16; 2] = [libc::ARPHRD_ETHER, libc::ARPHRD_LOOPBACK];
+
+/// A frame as it was received.
+pub(super) struct Received {
+    /// Bytes that were put into the slices.
+    pub(super) len: usize,
+    /// TPID and TCI (host order) of a VLAN tag that the kernel took off.
+    pub(super) vlan: Option<(u16, u16)>,
+}
+
+/// Room for a `cmsghdr` with a `tpacket_auxdata` behind it, aligned for both.
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+/// A non-blocking socket for raw frames that receives nothing yet, because it has no protocol.
+pub(super) fn open() -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    socket(AddressFamily::Packet, SockType::Raw, flags, None)
+}
+
+/// A socket option at level SOL_PACKET that is an int.
+pub(super) fn set_option(fd: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result<()> {
+    set(fd, option, &value)
+}
+
+/// All frames that the netdev sees, not only those for its own address, for as long as the socket
+/// lives.
+pub(super) fn set_promiscuous(fd: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
+    let request = libc::packet_mreq {
+        mr_ifindex: ifindex.cast_signed(),
+        mr_type: libc::PACKET_MR_PROMISC as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set(fd, libc::PACKET_ADD_MEMBERSHIP, &request)
+}
+
+fn set<T: Copy>(fd: BorrowedFd<'_>, option: c_int, value: &T) -> io::Result<()> {
+    let len = mem::size_of::<T>() as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes at the pointer, which are the `T` that we borrow.
+    let done = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            option,
+            (&raw const *value).cast(),
+            len,
+        )
+    };
+    if done < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Begins to receive all that arrives at the netdev.
+///
+/// Returns whether its frames have an Ethernet header.
+pub(super) fn bind(fd: BorrowedFd<'_>, ifindex: u32) -> io::Result<bool> {
+    let mut address = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+        sll_ifindex: ifindex.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let mut len = mem::size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes at the pointer, which are the whole of `address`.
+    let bound = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) };
+    if bound < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel writes at most `len` bytes at the pointer, which are the whole of
+    // `address`, and the length to `len`; both live on this stack frame.
+    let named =
+        unsafe { libc::getsockname(fd.as_raw_fd(), (&raw mut address).cast(), &raw mut len) };
+    if named < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(ETHERNET.contains(&address.sll_hatype))
+}
+
+/// Receives one frame into the slices.
+pub(super) fn recv(fd: BorrowedFd<'_>, slices: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
+    let mut control = Control([0; 64]);
+    // SAFETY: all zero is a msghdr: null pointers and zero lengths.
+    let mut msg: libc::msghdr = unsafe { mem::zeroed() };
+    // IoSliceMut is guaranteed to have the layout of iovec.
+    msg.msg_iov = slices.as_mut_ptr().cast();
+    msg.msg_iovlen = slices.len() as _;
+    msg.msg_control = (&raw mut control).cast::<c_void>();
+    msg.msg_controllen = mem::size_of::<Control>() as _;
+    // SAFETY: every iovec is a slice that we hold mutably, `control` has `msg_controllen` bytes,
+    // and all of it outlives the call.
+    let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut msg, 0) };
+    let Ok(len) = usize::try_from(len) else {
+        return Err(io::Error::last_os_error());
+    };
+    Ok(Received {
+        len,
+        vlan: vlan_tag(&msg),
+    })
+}
+
+/// The tag in the message's auxiliary data.
+fn vlan_tag(msg: &libc::msghdr) -> Option<(u16, u16)> {
+    // SAFETY: `msg` was filled in by recvmsg: `msg_control` points to `msg_controllen` valid bytes
+    // of the caller's `Control`, which is aligned for a cmsghdr.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(msg).as_ref() };
+    while let Some(cmsg) = header {
+        if cmsg.cmsg_level == libc::SOL_PACKET && cmsg.cmsg_type == libc::PACKET_AUXDATA {
+            // SAFETY: the kernel puts a whole tpacket_auxdata behind this header (packet(7)); had
+            // it been cut off, it would have the flag MSG_CTRUNC and a shorter length, but
+            // `Control` has room for it. The read does not rely on alignment.
+            let aux = unsafe {
+                libc::CMSG_DATA(cmsg)
+                    .cast::<libc::tpacket_auxdata>()
+                    .read_unaligned()
+            };
+            // Without a TPID (before Linux 3.14) it is an 802.1Q tag.
+            let known = aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
+            let tpid = if known {
+                aux.tp_vlan_tpid
+            } else {
+                libc::ETH_P_8021Q as u16
+            };
+            let tagged = aux.tp_status & libc::TP_STATUS_VLAN_VALID != 0;
+            return tagged.then_some((tpid, aux.tp_vlan_tci));
+        }
+        // SAFETY: as for the first; `cmsg` is one of this message's headers.
+        header = unsafe { libc::CMSG_NXTHDR(msg, cmsg).as_ref() };
+    }
+    None
+}
+
+/// Sends one frame.
+pub(super) fn send(fd: &OwnedFd, slices: &[IoSlice<'_>]) -> nix::Result<usize> {
+    // `writev` on a packet socket is `sendmsg` without flags (man 2 write), and nix has it safe.
+    nix::sys::uio::writev(fd.as_fd(), slices)
+}
