@@ -347,11 +347,12 @@ fn watch(datapath: &Datapath, port: &Port) -> Result<(), Refused> {
                 watch(tap.as_fd(), Source::Queue(port.id, pair as u16))?;
             }
         }
-        Endpoint::Uplink(uplink) => match uplink.as_fd() {
-            Some(fd) => watch(fd, Source::Uplink)?,
-            // A capture waits for `Nic::play`.
-            None => {}
-        },
+        Endpoint::Uplink(uplink) => {
+            // A capture has no descriptor and waits for `Nic::play`.
+            if let Some(fd) = uplink.as_fd() {
+                watch(fd, Source::Uplink)?;
+            }
+        }
     }
     Ok(())
 }
