@@ -125,6 +125,7 @@ impl Connection {
     }
 
     fn handle(&mut self, header: &Header) -> Result<(), Outcome> {
+        tracing::trace!(request = %header.name(), flags = header.flags, size = header.size);
         match FrontendReq::try_from(header.request) {
             // The library has no code for these two, refuses the third before SET_FEATURES (from
             // QEMU, reconnecting), and cannot speak on the channel that the fourth brings.

@@ -399,7 +399,7 @@ fn config_changes_are_told_on_the_backend_channel() {
     let bench = Bench::new(1);
     let mut socket = raw(&bench);
     negotiate(&mut socket);
-    let (ours, mut theirs) = UnixStream::pair().unwrap().into();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
     send_fds(
         &socket,
         &message(SET_BACKEND_REQ_FD, NEED_REPLY, &[]),

@@ -176,7 +176,8 @@ fn many_pairs_run_side_by_side() {
 
 #[test]
 fn what_a_ring_must_be() {
-    let cases: [(&str, fn(&mut Client)); 6] = [
+    type Violation = (&'static str, fn(&mut Client));
+    let cases: [Violation; 6] = [
         ("ring 7: the channel has queue rings 0 to 1", |client| {
             client.frontend.set_vring_num(7, 64).unwrap_err();
         }),
