@@ -125,9 +125,11 @@ impl Connection {
     }
 
     fn handle(&mut self, header: &Header) -> Result<(), Outcome> {
+        tracing::trace!(request = %header.name(), flags = header.flags, size = header.size);
         match FrontendReq::try_from(header.request) {
-            // The library has no code for these two, refuses the third before SET_FEATURES (from
-            // QEMU, reconnecting), and cannot speak on the channel that the fourth brings.
+            // The library has no code for the first two, cannot speak on the channel that the last
+            // brings, and refuses SET_VRING_ENABLE before SET_FEATURES: QEMU sends it then for each
+            // pair that a guest uses, virtio-user as its first word when it reconnects.
             Ok(
                 request @ (FrontendReq::NET_SET_MTU
                 | FrontendReq::SEND_RARP
@@ -182,12 +184,8 @@ impl Connection {
             FrontendReq::SET_VRING_ENABLE => {
                 let state = <[u8; 8]>::try_from(&*body).map_err(|_| length())?;
                 let [index, num]: [u32; 2] = bytemuck::cast(state);
-                match (session.protocol, num) {
-                    (0, _) => Err(SessionError::Message {
-                        request: header.name(),
-                        reason: "protocol features were not negotiated".into(),
-                    }),
-                    (_, 0 | 1) => session.enable(index, num == 1),
+                match num {
+                    0 | 1 => session.enable(index, num == 1),
                     _ => Err(SessionError::Message {
                         request: header.name(),
                         reason: format!("{num} is neither 0 nor 1"),

@@ -12,7 +12,7 @@ use super::features::{self, CTRL_VQ, EVENT_IDX, INDIRECT_DESC, MQ, PROTOCOL_FEAT
 use super::net_config::{MIN_MTU, NetConfig};
 use super::socket;
 use super::vring::{KickState, RingAddress, Vring};
-use crate::ring::{Call, EventFd, GuestMemory, Kick, SplitRing};
+use crate::ring::{Call, EventFd, GuestMemory, Kick, RingConfig, RingError, SplitRing};
 use chanio_model::Mac;
 use nix::sys::epoll::Epoll;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
@@ -348,7 +348,7 @@ impl Session {
         Ok(())
     }
 
-    /// SET_VRING_ENABLE. May come before SET_FEATURES: QEMU does that when it reconnects.
+    /// SET_VRING_ENABLE. May come at any time, even first (see [`super::connection`]).
     pub fn enable(&mut self, index: u32, on: bool) -> Result<(), SessionError> {
         let (index, ring) = self.ring(index)?;
         ring.enabled = on;
@@ -388,8 +388,7 @@ impl Session {
                 control,
             });
         }
-        let ring =
-            SplitRing::new(mem, &config).map_err(|source| SessionError::Ring { index, source })?;
+        let ring = take_up(mem, config).map_err(|source| SessionError::Ring { index, source })?;
         if is_control {
             self.start_control(index, ring, kick, call, features)?;
         } else {
@@ -526,6 +525,20 @@ impl Session {
             scratch,
         )
     }
+}
+
+/// Takes up a ring where its used index says. Our rings are served in order, so that is where the
+/// last device left off, and what GET_VRING_BASE gave the client. A client whose device has died
+/// cannot know: QEMU looks into the ring as well, but virtio-user gives base 0 when it reconnects.
+fn take_up(mem: Arc<GuestMemory>, mut config: RingConfig) -> Result<SplitRing, RingError> {
+    let ring = SplitRing::new(Arc::clone(&mem), &config)?;
+    let (base, used) = (config.next_avail, ring.used_idx());
+    if used == base {
+        return Ok(ring);
+    }
+    tracing::debug!(base, used, "a ring goes on at its used index");
+    config.next_avail = used;
+    SplitRing::new(mem, &config)
 }
 
 fn event(index: u16, request: &'static str, fd: OwnedFd) -> Result<EventFd, SessionError> {

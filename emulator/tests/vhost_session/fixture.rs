@@ -233,6 +233,11 @@ impl Client {
             frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         }
         frontend.set_features(features).unwrap();
+        Self::over(frontend, features)
+    }
+
+    /// A client that has negotiated already.
+    pub fn over(frontend: Frontend, features: u64) -> Self {
         let area = SharedArea::new(BASE, 0x10_0000).unwrap();
         let (kick, call) = (eventfd(), eventfd());
         Client {
@@ -315,9 +320,14 @@ pub const BUFFERS: u64 = BASE + 0x8_0000;
 
 impl Client {
     /// Runs a ring that has chains in it already.
-    pub fn run_existing(&mut self, index: usize, queue: &DriverQueue) -> vhost::Result<()> {
+    pub fn run_existing(
+        &mut self,
+        index: usize,
+        queue: &DriverQueue,
+        base: u16,
+    ) -> vhost::Result<()> {
         self.frontend.set_vring_num(index, SIZE)?;
-        self.frontend.set_vring_base(index, 0)?;
+        self.frontend.set_vring_base(index, base)?;
         self.frontend.set_vring_addr(index, &addresses(queue))?;
         self.frontend.set_vring_kick(index, &self.kick)?;
         self.frontend.set_vring_enable(index, true)

@@ -1,7 +1,9 @@
 use crate::fixture::{BASE, BUFFERS, Bench, Client, PROTOCOL_FEATURES, SIZE, addresses, region};
 use chanio_emu::ring::driver::SharedArea;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use vhost::VhostBackend;
-use vhost::vhost_user::VhostUserFrontend;
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
 
 #[test]
 fn a_ring_runs_from_its_base_until_it_is_asked_for() {
@@ -99,36 +101,32 @@ fn regions_come_and_go_one_by_one() {
 }
 
 #[test]
-fn rings_of_a_client_that_comes_back_go_on_at_the_base_it_gives() {
-    let bench = Bench::new(2);
-    let mut client = bench.client();
-    let mut queue = client.run(3, 0);
-    for _ in 0..5 {
-        queue.add_out(&[(BUFFERS, 64)]).unwrap();
-    }
-    queue.publish();
-    assert_eq!(bench.device.pop(3).len(), 5);
-    let Client { frontend, area, .. } = client;
-    drop(frontend);
-    bench
-        .device
-        .wait("gone", |state| !state.connected && state.features == 0);
+fn rings_of_a_client_that_comes_back_go_on_where_they_were() {
+    // QEMU finds the base in the ring, virtio-user says 0.
+    for base in [5, 0] {
+        let bench = Bench::new(2);
+        let mut client = bench.client();
+        let mut queue = client.run(3, 0);
+        for _ in 0..5 {
+            queue.add_out(&[(BUFFERS, 64)]).unwrap();
+        }
+        queue.publish();
+        assert_eq!(bench.device.pop(3).len(), 5);
+        let Client { frontend, area, .. } = client;
+        drop(frontend);
+        bench
+            .device
+            .wait("gone", |state| !state.connected && state.features == 0);
 
-    let mut again = Client::negotiated(&bench.path, !0);
-    again.area = area;
-    again.share();
-    queue.add_out(&[(BUFFERS, 77)]).unwrap();
-    queue.publish();
-    again.frontend.set_vring_num(3, SIZE).unwrap();
-    again.frontend.set_vring_base(3, 5).unwrap();
-    again
-        .frontend
-        .set_vring_addr(3, &addresses(&queue))
-        .unwrap();
-    again.frontend.set_vring_kick(3, &again.kick).unwrap();
-    again.frontend.set_vring_enable(3, true).unwrap();
-    assert_eq!(bench.device.pop(3), [77]);
-    assert_eq!(bench.device.with(|state| state.connects), 2);
+        let mut again = Client::negotiated(&bench.path, !0);
+        again.area = area;
+        again.share();
+        queue.add_out(&[(BUFFERS, 77)]).unwrap();
+        queue.publish();
+        again.run_existing(3, &queue, base).unwrap();
+        assert_eq!(bench.device.pop(3), [77]);
+        assert_eq!(bench.device.with(|state| state.connects), 2);
+    }
 }
 
 #[test]
@@ -175,8 +173,30 @@ fn many_pairs_run_side_by_side() {
 }
 
 #[test]
+fn rings_may_be_enabled_before_anything_else() {
+    // virtio-user does that when it reconnects, QEMU before SET_FEATURES.
+    let bench = Bench::new(1);
+    let socket = UnixStream::connect(&bench.path).unwrap();
+    for index in 0..2u32 {
+        let words = [18u32, 1, 8, index, 1];
+        let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
+        (&socket).write_all(&bytes).unwrap();
+    }
+    let frontend = Frontend::from_stream(socket, 256);
+    let features = frontend.get_features().unwrap();
+    frontend.set_features(features).unwrap();
+    let client = Client::over(frontend, features);
+    client.share();
+    client.set_up(1, 0);
+    // Answered after all that.
+    client.frontend.get_features().unwrap();
+    assert!(bench.device.with(|state| state.rings.contains_key(&1)));
+}
+
+#[test]
 fn what_a_ring_must_be() {
-    let cases: [(&str, fn(&mut Client)); 6] = [
+    type Violation = (&'static str, fn(&mut Client));
+    let cases: [Violation; 6] = [
         ("ring 7: the channel has queue rings 0 to 1", |client| {
             client.frontend.set_vring_num(7, 64).unwrap_err();
         }),
