@@ -17,7 +17,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -54,13 +54,33 @@ pub struct Attached {
 
 /// Makes the netdev, up and with its addresses, or leaves nothing behind.
 ///
+/// It is made in the calling thread's namespace and then moved: queues belong to the namespace in
+/// which they were opened and keep it alive, and a container's has to be able to go.
+///
 /// # Errors
 /// [`Refused::Invalid`]: no such namespace, or a netdev of this name exists there; too many
 /// queues. [`Refused::Missing`]: a privilege. [`Refused::Os`]: the kernel does not like the MTU or
 /// an address.
 pub fn attach(spec: &TapSpec<'_>) -> Result<Attached, Refused> {
     let netns = open_netns(spec.netns)?;
-    inside(netns.as_fd(), spec.netns, || make(spec))
+    let queues = Tap::create_unnamed(spec.queues)?;
+    // A socket of this namespace, also when it is used from the other one.
+    let mut outside = Rtnl::open().map_err(|e| step_failed(spec, "making netdev", e))?;
+    let link = prepare(&queues, &netns, spec)?;
+    let ifindex = inside(netns.as_fd(), spec.netns, || {
+        let moved = outside.run_one(link.message());
+        moved.map_err(|err| match err.errno {
+            libc::EEXIST => Refused::Invalid {
+                field: "attach",
+                value: format!("netdev `{}` in netns `{}`", spec.ifname, spec.netns),
+                allowed: "a name that no netdev there has yet".into(),
+            },
+            libc::EPERM => no_entry(spec.netns),
+            _ => step_failed(spec, "setting MAC and MTU of netdev", err),
+        })?;
+        bring_up(spec)
+    })?;
+    Ok(Attached { queues, ifindex })
 }
 
 impl Attached {
@@ -85,7 +105,7 @@ impl Attached {
                 ..LinkChange::new(ifindex)
             };
             let mut rtnl = Rtnl::open().map_err(os)?;
-            rtnl.run_one(change.message()).map_err(os)
+            rtnl.run_one(change.message()).map_err(|e| os(e.into()))
         })
     }
 
@@ -100,55 +120,59 @@ impl Attached {
     }
 }
 
-/// In the namespace: the netdev with everything that was asked for.
-fn make(spec: &TapSpec<'_>) -> Result<Attached, Refused> {
-    let in_netns = |what: &str| format!("{what} `{}` in netns `{}`", spec.ifname, spec.netns);
-    let mut rtnl =
-        Rtnl::open().map_err(|e| Refused::os(in_netns("opening netlink for netdev"), e))?;
-    let queues = Tap::create_queues(spec.ifname, spec.queues).map_err(|err| match err {
-        Refused::Invalid {
-            field: "netdev",
-            value,
-            allowed,
-        } => Refused::Invalid {
-            field: "attach",
-            value: format!("tap:{}:{value}", spec.netns),
-            allowed: format!("{allowed} in that namespace"),
-        },
-        other => other,
-    })?;
-    let ifindex = if_nametoindex(spec.ifname.as_str())
-        .map_err(|e| Refused::os(in_netns("finding netdev"), e))?;
-    let link = LinkChange {
+/// The failure of a step with the netdev.
+fn step_failed(spec: &TapSpec<'_>, step: &str, err: impl Into<io::Error>) -> Refused {
+    Refused::os(
+        format!("{step} `{}` in netns `{}`", spec.ifname, spec.netns),
+        err,
+    )
+}
+
+/// All that one message can do: to the other namespace, under the name wanted there.
+fn prepare(queues: &[Tap], netns: &OwnedFd, spec: &TapSpec<'_>) -> Result<LinkChange, Refused> {
+    let failed = |err: io::Error| step_failed(spec, "making netdev", err);
+    let name = queues
+        .first()
+        .map_or(Ok(String::new()), Tap::name)
+        .map_err(failed)?;
+    let ifindex = if_nametoindex(name.as_str()).map_err(|e| failed(e.into()))?;
+    Ok(LinkChange {
+        name: Some(spec.ifname.clone()),
+        netns: Some(netns.as_raw_fd()),
         mac: Some(spec.mac),
         mtu: Some(spec.mtu),
         carrier: Some(spec.carrier),
-        up: Some(true),
         ..LinkChange::new(ifindex)
-    };
-    let link = Request {
-        message: link.message(),
-        flags: 0,
-    };
+    })
+}
+
+/// In the namespace: addresses, and up. Returns the netdev's index there.
+fn bring_up(spec: &TapSpec<'_>) -> Result<u32, Refused> {
+    let ifindex =
+        if_nametoindex(spec.ifname.as_str()).map_err(|e| step_failed(spec, "finding netdev", e))?;
     let addresses = spec.addresses.iter().map(|address| Request {
         message: address_message(ifindex, *address),
         flags: NLM_F_CREATE | NLM_F_EXCL,
     });
-    let outcomes = rtnl
-        .run(std::iter::once(link).chain(addresses))
-        .map_err(|e| Refused::os(in_netns("setting up netdev"), e))?;
-    let mut steps = std::iter::once(format!("setting MAC {}, MTU {} of", spec.mac, spec.mtu))
-        .chain(
-            spec.addresses
-                .iter()
-                .map(|a| format!("adding address {a} to")),
-        );
+    let up = LinkChange {
+        up: Some(true),
+        ..LinkChange::new(ifindex)
+    };
+    let up = Request {
+        message: up.message(),
+        flags: 0,
+    };
+    let outcomes = Rtnl::open()
+        .and_then(|mut rtnl| rtnl.run(addresses.chain([up])))
+        .map_err(|e| step_failed(spec, "setting up netdev", e))?;
+    let adding = |address| format!("adding address {address} to netdev");
+    let mut steps = spec.addresses.iter().map(adding);
     for outcome in outcomes {
-        let step = steps.next().unwrap_or_default();
-        outcome
-            .map_err(|e| Refused::os(in_netns(&format!("{step} netdev")), io::Error::from(e)))?;
+        let step = steps.next();
+        let step = step.as_deref().unwrap_or("bringing up netdev");
+        outcome.map_err(|e| step_failed(spec, step, e))?;
     }
-    Ok(Attached { queues, ifindex })
+    Ok(ifindex)
 }
 
 fn address_message(ifindex: u32, address: IpNet) -> RouteNetlinkMessage {
@@ -201,6 +225,13 @@ fn open_netns(netns: &str) -> Result<OwnedFd, Refused> {
     })
 }
 
+fn no_entry(netns: &str) -> Refused {
+    Refused::Missing {
+        what: format!("netns `{netns}`"),
+        why: "CAP_SYS_ADMIN and CAP_NET_ADMIN, here and in its owner's user namespace".into(),
+    }
+}
+
 /// Runs `work` on a thread of its own that has entered the namespace; threads, not processes, are
 /// in namespaces, and this one ends here.
 fn inside<T: Send>(
@@ -215,11 +246,7 @@ fn inside<T: Send>(
                 value: format!("netns `{name}`"),
                 allowed: "a network namespace".into(),
             },
-            Errno::EPERM => Refused::Missing {
-                what: format!("netns `{name}`"),
-                why: "entering it needs CAP_SYS_ADMIN here and in its owner's user namespace"
-                    .into(),
-            },
+            Errno::EPERM => no_entry(name),
             errno => Refused::os(format!("entering netns `{name}`"), errno),
         })?;
         work()

@@ -14,6 +14,7 @@ use rtnetlink::packet_route::link::{
 use rustc_hash::FxHashSet;
 use std::fmt;
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 /// A change to one netdev, carried out by one message. `None` leaves a field as it is.
@@ -23,6 +24,9 @@ pub struct LinkChange {
     pub ifindex: u32,
     /// New name; most kernels want the netdev down for that.
     pub name: Option<IfName>,
+    /// A descriptor of the network namespace to move to; the other changes are made there. It has
+    /// to stay open until the change was carried out.
+    pub netns: Option<RawFd>,
     /// `ifalias`, at most 255 bytes.
     pub alias: Option<String>,
     /// Address.
@@ -50,6 +54,9 @@ impl LinkChange {
         let mut link = LinkUnspec::new_with_index(self.ifindex);
         if let Some(name) = &self.name {
             link = link.name(name.as_str());
+        }
+        if let Some(netns) = self.netns {
+            link = link.setns_by_fd(netns);
         }
         if let Some(alias) = &self.alias {
             link = link.alias(alias);

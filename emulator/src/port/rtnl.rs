@@ -44,6 +44,16 @@ impl fmt::Display for KernelError {
 
 impl std::error::Error for KernelError {}
 
+impl From<io::Error> for KernelError {
+    /// A failure of the socket itself.
+    fn from(err: io::Error) -> Self {
+        Self {
+            errno: err.raw_os_error().unwrap_or(libc::EIO),
+            text: None,
+        }
+    }
+}
+
 impl From<KernelError> for io::Error {
     fn from(err: KernelError) -> Self {
         let plain = io::Error::from_raw_os_error(err.errno);
@@ -108,9 +118,9 @@ impl Rtnl {
     }
 
     /// As [`Rtnl::run`] for one request.
-    pub(super) fn run_one(&mut self, message: RouteNetlinkMessage) -> io::Result<()> {
-        let outcomes = self.run([Request { message, flags: 0 }])?;
-        Ok(outcomes.into_iter().collect::<Result<(), _>>()?)
+    pub(super) fn run_one(&mut self, message: RouteNetlinkMessage) -> Result<(), KernelError> {
+        let outcomes = self.run([Request { message, flags: 0 }]);
+        outcomes.map_err(KernelError::from)?.into_iter().collect()
     }
 
     /// Calls `each` with the body of every link of the namespace: an `ifinfomsg` and attributes.

@@ -6,7 +6,7 @@ use crate::nic::Refused;
 use chanio_model::offload::{RxOffloads, VNET_HDR_LEN};
 use nix::errno::Errno;
 use std::fs::File;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -14,6 +14,9 @@ use std::os::unix::fs::OpenOptionsExt;
 pub const MAX_QUEUES: u16 = 256;
 
 const DEVICE: &str = "/dev/net/tun";
+
+/// The kernel puts a number in.
+const UNNAMED: &str = "chanio%d";
 
 /// A queue; the netdev goes away with the last one.
 #[derive(Debug)]
@@ -29,37 +32,42 @@ impl Tap {
     /// [`Refused::Invalid`] if a netdev of this name exists, whatever its kind; [`Refused::Missing`]
     /// without /dev/net/tun or CAP_NET_ADMIN.
     pub fn create(name: &IfName) -> Result<Self, Refused> {
-        Self::open(name, libc::IFF_TUN_EXCL)
+        Self::open(name.as_str(), libc::IFF_TUN_EXCL)
     }
 
-    /// Makes a TAP with `queues` queues, 1 to [`MAX_QUEUES`]. The kernel spreads flows over them.
+    /// Makes a TAP with `queues` queues, 1 to [`MAX_QUEUES`], and a name that the kernel chooses.
+    /// The kernel spreads flows over them.
     ///
     /// # Errors
     /// As [`Tap::create`]; nothing is left behind.
-    pub fn create_queues(name: &IfName, queues: u16) -> Result<Vec<Self>, Refused> {
-        match queues {
+    pub fn create_unnamed(queues: u16) -> Result<Vec<Self>, Refused> {
+        let (first, more) = match queues {
             // A multi-queue netdev has memory for 256 queues, so one queue is better without.
-            1 => Ok(vec![Self::create(name)?]),
+            1 => (Self::open(UNNAMED, libc::IFF_TUN_EXCL)?, 0),
             2..=MAX_QUEUES => {
-                let exclusive = |queue| if queue == 0 { libc::IFF_TUN_EXCL } else { 0 };
-                let open = |queue| Self::open(name, libc::IFF_MULTI_QUEUE | exclusive(queue));
-                (0..queues).map(open).collect()
+                let flags = libc::IFF_MULTI_QUEUE | libc::IFF_TUN_EXCL;
+                (Self::open(UNNAMED, flags)?, queues - 1)
             }
-            _ => Err(Refused::Invalid {
-                field: "queues",
-                value: queues.to_string(),
-                allowed: format!("1 to {MAX_QUEUES} for a TAP"),
-            }),
-        }
+            _ => {
+                return Err(Refused::Invalid {
+                    field: "queues",
+                    value: queues.to_string(),
+                    allowed: format!("1 to {MAX_QUEUES} for a TAP"),
+                });
+            }
+        };
+        let name = first.name().map_err(|e| Refused::os("naming a TAP", e))?;
+        let others = (0..more).map(|_| Self::open(&name, libc::IFF_MULTI_QUEUE));
+        std::iter::once(Ok(first)).chain(others).collect()
     }
 
-    fn open(name: &IfName, flags: libc::c_int) -> Result<Self, Refused> {
+    fn open(name: &str, flags: libc::c_int) -> Result<Self, Refused> {
         let file = open_device().map_err(|why| missing(name, why))?;
         let flags = flags | libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-        tun_ioctl::set_iff(file.as_fd(), name.as_str(), flags).map_err(|errno| match errno {
+        tun_ioctl::set_iff(file.as_fd(), name, flags).map_err(|errno| match errno {
             Errno::EBUSY => Refused::Invalid {
                 field: "netdev",
-                value: name.to_string(),
+                value: name.to_owned(),
                 allowed: "a name that no netdev has yet".into(),
             },
             Errno::EPERM => missing(name, NEEDS_NET_ADMIN.into()),
@@ -88,8 +96,9 @@ impl Tap {
     /// # Errors
     /// See [`SendError`]; nothing was sent.
     pub fn send(&self, frame: &[IoSlice<'_>]) -> Result<(), SendError> {
-        (&self.file).write_vectored(frame)?;
-        Ok(())
+        // Not `write_vectored`: that would send the front part of a frame in too many slices.
+        let written = nix::sys::uio::writev(&self.file, frame);
+        Ok(written.map(drop).map_err(io::Error::from)?)
     }
 
     /// What frames in either direction may leave to be done.
@@ -143,7 +152,7 @@ pub fn probe() -> Result<(), String> {
 const NEEDS_NET_ADMIN: &str =
     "CAP_NET_ADMIN is missing: run as root or with AmbientCapabilities=CAP_NET_ADMIN";
 
-fn missing(name: &IfName, why: String) -> Refused {
+fn missing(name: &str, why: String) -> Refused {
     Refused::Missing {
         what: format!("TAP `{name}`"),
         why,

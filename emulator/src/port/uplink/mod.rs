@@ -34,13 +34,15 @@ pub enum Uplink {
     Tap(Tap),
     /// A netdev of the host.
     Packet(PacketPort),
-    /// Capture files.
-    Capture {
-        /// What arrives.
-        input: Option<Mutex<CaptureIn>>,
-        /// Where sent frames go.
-        output: Option<Mutex<CaptureOut>>,
-    },
+    /// Capture files in its place.
+    Capture(Box<CaptureFiles>),
+}
+
+/// What arrives from the wire, and where sent frames go.
+#[derive(Debug)]
+pub struct CaptureFiles {
+    input: Option<Mutex<CaptureIn>>,
+    output: Option<Mutex<CaptureOut>>,
 }
 
 impl Uplink {
@@ -74,10 +76,8 @@ impl Uplink {
                         .map_err(|e| Refused::os(format!("creating {}", path.display()), e))
                 });
                 let output = output.transpose()?.map(Mutex::new);
-                Ok(Uplink::Capture {
-                    input: input.map(Mutex::new),
-                    output,
-                })
+                let input = input.map(Mutex::new);
+                Ok(Uplink::Capture(Box::new(CaptureFiles { input, output })))
             }
         }
     }
@@ -93,12 +93,10 @@ impl Uplink {
             Uplink::None => Ok(None),
             Uplink::Tap(tap) => tap.recv(buf),
             Uplink::Packet(port) => port.recv(buf),
-            Uplink::Capture { input, .. } => {
-                let received = input
-                    .as_ref()
-                    .map_or(Ok(None), |input| input.lock().recv(buf));
-                received.map_err(io::Error::other)
-            }
+            Uplink::Capture(files) => match &files.input {
+                Some(input) => input.lock().recv(buf).map_err(io::Error::other),
+                None => Ok(None),
+            },
         }
     }
 
@@ -109,20 +107,20 @@ impl Uplink {
     /// See [`SendError`]; nothing was sent.
     pub fn send(&self, frame: &[IoSlice<'_>]) -> Result<(), SendError> {
         match self {
-            Uplink::None | Uplink::Capture { output: None, .. } => Ok(()),
+            Uplink::None => Ok(()),
             Uplink::Tap(tap) => tap.send(frame),
             Uplink::Packet(port) => port.send(frame),
-            Uplink::Capture {
-                output: Some(output),
-                ..
-            } => output.lock().send(frame),
+            Uplink::Capture(files) => match &files.output {
+                Some(output) => output.lock().send(frame),
+                None => Ok(()),
+            },
         }
     }
 
     /// What to wait on for frames; `None`: see [`Uplink::has_more`].
     pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Uplink::None | Uplink::Capture { .. } => None,
+            Uplink::None | Uplink::Capture(_) => None,
             Uplink::Tap(tap) => Some(tap.as_fd()),
             Uplink::Packet(port) => Some(port.as_fd()),
         }
@@ -130,12 +128,13 @@ impl Uplink {
 
     /// Whether a capture file has frames left, which `recv` gives as fast as they are taken.
     pub fn has_more(&self) -> bool {
-        match self {
-            Uplink::Capture {
-                input: Some(input), ..
-            } => input.lock().has_more(),
-            _ => false,
-        }
+        let Uplink::Capture(files) = self else {
+            return false;
+        };
+        files
+            .input
+            .as_ref()
+            .is_some_and(|input| input.lock().has_more())
     }
 
     /// What sent frames may leave to be done. (What received ones leave is in their headers.)
@@ -144,7 +143,7 @@ impl Uplink {
             Uplink::None => RxOffloads::ALL,
             Uplink::Tap(tap) => tap.offloads(),
             Uplink::Packet(port) => port.offloads(),
-            Uplink::Capture { .. } => RxOffloads::default(),
+            Uplink::Capture(_) => RxOffloads::default(),
         }
     }
 
@@ -154,12 +153,12 @@ impl Uplink {
     /// # Errors
     /// The disk is full, and the like.
     pub fn flush(&self) -> io::Result<()> {
-        match self {
-            Uplink::Capture {
-                output: Some(output),
-                ..
-            } => output.lock().flush(),
-            _ => Ok(()),
-        }
+        let Uplink::Capture(files) = self else {
+            return Ok(());
+        };
+        files
+            .output
+            .as_ref()
+            .map_or(Ok(()), |output| output.lock().flush())
     }
 }
