@@ -10,6 +10,7 @@ pub use report::Report;
 use chanio_emu::frontend::{Client, ClientError, ClientOptions};
 use chanio_emu::nic::spec::*;
 use chanio_emu::nic::{Nic, Refused};
+use chanio_emu::port::nofile_limit;
 use chanio_model::eswitch::Mode;
 use chanio_model::flow::{Action, FlowKey, Match, RuleSpec};
 use chanio_model::{ChannelName, Mac, VportId};
@@ -49,28 +50,30 @@ pub enum DemoError {
     /// No place for the sockets.
     #[error("run directory: {0}")]
     RunDir(std::io::Error),
-    /// Too few file descriptors.
+    /// Too few file descriptors even for the sockets.
     #[error(
-        "{queues} channels need {needed} file descriptors, the limit is {limit}: raise it \
-         (ulimit -Hn) or ask for at most {most} --queues"
+        "queues: {queues} channels need {needed} open files, the limit is {limit}: raise it \
+         (`ulimit -Hn`) or ask for fewer"
     )]
     Descriptors {
         /// Channels asked for.
         queues: u32,
-        /// Descriptors they need.
+        /// Open files they need.
         needed: u64,
-        /// Descriptors there may be.
+        /// Open files there may be.
         limit: u64,
-        /// Channels that would fit.
-        most: u64,
     },
 }
 
-/// Descriptors of a channel: both ends of its socket, the listener, the memory, four eventfds at
-/// each end.
-const DESCRIPTORS_PER_CHANNEL: u64 = 12;
+/// Open files of an attached driver and of the NIC because of it: both ends of the socket, the
+/// shared memory, and two eventfds a ring at each end. The channel itself has one: its socket.
+const FILES_PER_DRIVER: u64 = 11;
 /// And of the process.
-const DESCRIPTORS_SPARE: u64 = 200;
+const FILES_SPARE: u64 = 200;
+
+/// Fewest drivers that make a conversation: a pair, the three with a part of their own, and one
+/// without a rule.
+const MIN_DRIVERS: u64 = 6;
 
 /// At most so many pairs of channels talk to each other; the others show what a miss is.
 const MAX_PAIRS: usize = 100;
@@ -81,7 +84,7 @@ const QUEUE: ClientOptions = ClientOptions { queue_size: 64, buffer_size: 256, f
 
 /// Run it all; the report says whether the counters agreed.
 pub fn run(options: DemoOptions) -> Result<Report, DemoError> {
-    raise_descriptors(options.queues)?;
+    let drivers = drivers_that_fit(options.queues)?;
     let run_dir = tempfile::tempdir().map_err(DemoError::RunDir)?;
     let nic = Nic::start(NicConfig {
         queues: options.queues,
@@ -95,17 +98,17 @@ pub fn run(options: DemoOptions) -> Result<Report, DemoError> {
     nic.set_eswitch(EswitchChange { mode: Some(Mode::Switchdev), ..Default::default() })?;
 
     let started = Instant::now();
-    let channels = add_channels(&nic, options.queues)?;
+    let channels = add_channels(&nic, options.queues, Cast::new(drivers).spoofer)?;
     let created = started.elapsed();
 
     let started = Instant::now();
-    let mut clients = connect(&channels)?;
+    let mut clients = connect(&channels[..drivers])?;
     let connected = started.elapsed();
 
-    let cast = Cast::new(channels.len());
+    let cast = Cast::new(drivers);
     let rules = nic.add_rules(cast.rules(&channels))?.len();
 
-    let mut report = Report::new(channels.len(), rules, created, connected);
+    let mut report = Report::new(channels.len(), drivers, rules, created, connected);
     let started = Instant::now();
     talk(&cast, &channels, &mut clients, options.seconds, &mut report)?;
     report.finish(started.elapsed(), &nic);
@@ -183,12 +186,16 @@ fn mail(mut matches: Match) -> Match {
     matches
 }
 
-fn raise_descriptors(queues: u32) -> Result<(), DemoError> {
-    let needed = u64::from(queues) * DESCRIPTORS_PER_CHANNEL + DESCRIPTORS_SPARE;
-    chanio_emu::port::raise_nofile_limit(needed).map(|_| ()).map_err(|limit| {
-        let most = limit.saturating_sub(DESCRIPTORS_SPARE) / DESCRIPTORS_PER_CHANNEL;
-        DemoError::Descriptors { queues, needed, limit, most }
-    })
+/// Every channel gets a driver, or as many as the limit of open files leaves room for.
+fn drivers_that_fit(queues: u32) -> Result<usize, DemoError> {
+    let sockets = u64::from(queues) + FILES_SPARE;
+    let limit = nofile_limit(sockets + u64::from(queues) * FILES_PER_DRIVER);
+    let drivers = limit.saturating_sub(sockets) / FILES_PER_DRIVER;
+    if drivers < MIN_DRIVERS {
+        let needed = sockets + MIN_DRIVERS * FILES_PER_DRIVER;
+        return Err(DemoError::Descriptors { queues, needed, limit });
+    }
+    Ok(drivers.min(u64::from(queues)) as usize)
 }
 
 fn progress(what: &'static str, len: usize) -> ProgressBar {
@@ -197,9 +204,12 @@ fn progress(what: &'static str, len: usize) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn add_channels(nic: &Arc<Nic>, queues: u32) -> Result<Vec<ChannelInfo>, DemoError> {
+fn add_channels(
+    nic: &Arc<Nic>,
+    queues: u32,
+    spoofer: usize,
+) -> Result<Vec<ChannelInfo>, DemoError> {
     const BATCH: usize = 1000;
-    let spoofer = Cast::new(queues as usize).spoofer;
     let bar = progress("creating channels", queues as usize);
     let mut channels = Vec::with_capacity(queues as usize);
     while channels.len() < queues as usize {

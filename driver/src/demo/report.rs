@@ -11,6 +11,7 @@ use std::time::Duration;
 /// The figures of a run.
 pub struct Report {
     channels: usize,
+    drivers: usize,
     rules: usize,
     created: Duration,
     connected: Duration,
@@ -29,12 +30,14 @@ pub struct Report {
 impl Report {
     pub(super) fn new(
         channels: usize,
+        drivers: usize,
         rules: usize,
         created: Duration,
         connected: Duration,
     ) -> Self {
         Self {
             channels,
+            drivers,
             rules,
             created,
             connected,
@@ -95,21 +98,24 @@ fn rss_kib() -> Option<u64> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { channels, rules, created, connected, talked, .. } = self;
+        let Self { channels, drivers, rules, created, connected, talked, .. } = self;
         writeln!(
             f,
-            "{channels} channels created in {:.2} s, {channels} drivers attached in {:.2} s, \
+            "{channels} channels created in {:.2} s, {drivers} drivers attached in {:.2} s, \
              {rules} flow rules, {:.1} s of traffic",
             created.as_secs_f64(),
             connected.as_secs_f64(),
             talked.as_secs_f64(),
         )?;
+        if drivers < channels {
+            writeln!(f, "(the limit of open files leaves room for no more drivers: see ulimit -Hn)")?;
+        }
         if let Some(kib) = self.rss_kib {
             let each = kib as f64 / *channels as f64;
             writeln!(f, "memory, drivers and NIC together: {} MiB ({each:.1} KiB a channel)", kib / 1024)?;
         }
         let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
         table.set_header(["", "packets", "what it means"]);
         let mut row = |what: &str, packets: u64, meaning: &str| {
             table.add_row([what, &packets.to_string(), meaning]);

@@ -31,6 +31,15 @@ pub fn raise_nofile_limit(needed: u64) -> Result<(), Refused> {
     })
 }
 
+/// As many open files as may be had, up to `wanted`; how many that is.
+pub fn nofile_limit(wanted: u64) -> u64 {
+    if raise_nofile_limit(wanted).is_ok() {
+        return wanted;
+    }
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
+    if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,7 +30,7 @@ pub use attach::{Attached, TapSpec, attach};
 pub use channel::{Channel, DeviceSettings, RxQueue, TxQueue};
 pub use counters::{Counted, Counters};
 pub use ifname::{IfName, IfNameError};
-pub use limits::raise_nofile_limit;
+pub use limits::{nofile_limit, raise_nofile_limit};
 pub use link_watch::{LinkState, LinkTable};
 pub use netdev::{LinkChange, Netdevs};
 pub use representor::{Representor, RepresentorName, RepresentorSpec, Representors};
