@@ -7,7 +7,7 @@
 //! | [`tap`] | one queue of a TAP |
 //! | [`netdev`] | changing and watching netdevs over netlink, thousands at a time |
 //! | [`representor`] | the host netdevs of vports |
-//! | [`attach`] | a channel as a multi-queue TAP inside a container's network namespace |
+//! | [`mod@attach`] | a channel as a multi-queue TAP inside a container's network namespace |
 //! | [`uplink`] | the wire: TAP, AF_PACKET or capture files |
 //!
 //! Every port takes and gives frames with a 12-byte virtio-net header in front, little-endian

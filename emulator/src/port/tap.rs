@@ -88,7 +88,17 @@ impl Tap {
     /// # Errors
     /// `EBADFD` or `EIO` when the netdev is gone (somebody deleted it, or its namespace).
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
-        would_block_is_none((&self.file).read(buf))
+        match (&self.file).read(buf) {
+            Ok(len) => {
+                // The kernel steps over num_buffers, which no netdev has, without writing it.
+                if let Some(num_buffers) = buf.get_mut(10..VNET_HDR_LEN) {
+                    num_buffers.fill(0);
+                }
+                Ok(Some(len))
+            }
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(err) => Err(err),
+        }
     }
 
     /// Writes one frame: the slices together are a 12-byte virtio-net header and the frame.
@@ -204,13 +214,4 @@ fn agree_offloads(fd: BorrowedFd<'_>) -> RxOffloads {
         .into_iter()
         .find(|(bits, _)| tun_ioctl::set_offload(fd, *bits).is_ok());
     agreed.map_or_else(RxOffloads::default, |(_, offloads)| offloads)
-}
-
-/// The shape in which ports say that nothing is waiting.
-pub(super) fn would_block_is_none(result: io::Result<usize>) -> io::Result<Option<usize>> {
-    match result {
-        Ok(len) => Ok(Some(len)),
-        Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(err) => Err(err),
-    }
 }

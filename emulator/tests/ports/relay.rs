@@ -84,8 +84,9 @@ impl Relay {
 }
 
 fn pass(from: &impl Port, to: &impl Port, seen: &mut Seen) {
-    let mut buf = vec![0; RECV_BUF_LEN];
+    let mut buf = vec![0xee; RECV_BUF_LEN];
     while let Some(len) = from.recv(&mut buf).unwrap() {
+        assert_eq!(buf[10..VNET_HDR_LEN], [0, 0], "num_buffers");
         seen.frames += 1;
         if len - VNET_HDR_LEN > seen.longest {
             seen.longest = len - VNET_HDR_LEN;
