@@ -146,7 +146,11 @@ impl Nic {
         }
         if (spec.mac, spec.vlan) != (old.mac, old.vlan) {
             let mut fdb = self.datapath.fdb().write();
-            fdb.flush_vport(vport, true);
+            // Entries that control has added stay.
+            fdb.flush_vport(vport, false);
+            if let Some(mac) = old.mac {
+                fdb.remove(vid(&old), mac);
+            }
             if let Some(mac) = spec.mac {
                 // Found free above, and the state is still locked.
                 let _ = fdb.insert_static(vid(&spec), mac, vport);

@@ -1,0 +1,46 @@
+//! Memory that DPDK can share.
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::path::{Path, PathBuf};
+
+const COUNT: &str = "/proc/sys/vm/nr_hugepages";
+
+/// A hugetlbfs of 2 MiB pages on a folder of its own; the pages go back with it.
+pub struct Hugepages {
+    dir: PathBuf,
+    before: u64,
+}
+
+impl Hugepages {
+    /// Reserve `mib` MiB beyond what is there, mounted below `dir`.
+    pub fn reserve(dir: &Path, mib: u64) -> Self {
+        let read = || -> u64 {
+            std::fs::read_to_string(COUNT).expect(COUNT).trim().parse().expect("a number")
+        };
+        let before = read();
+        let wanted = before + mib / 2;
+        std::fs::write(COUNT, wanted.to_string()).expect(COUNT);
+        let dir = dir.join("huge");
+        std::fs::create_dir_all(&dir).expect("mount point");
+        let kind = Some("hugetlbfs");
+        mount(Some("none"), &dir, kind, MsFlags::empty(), None::<&str>).expect("hugetlbfs");
+        let pages = Self { dir, before };
+        assert_eq!(read(), wanted, "not enough memory for {mib} MiB of huge pages");
+        pages
+    }
+
+    /// Where it is mounted.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Hugepages {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+        let _ = umount2(&self.dir, MntFlags::MNT_DETACH);
+        let _ = std::fs::write(COUNT, self.before.to_string());
+    }
+}
