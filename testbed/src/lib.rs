@@ -1,10 +1,10 @@
 //! What the end-to-end tests need: namespaces, processes, DPDK clients and guests. Everything made
 //! here goes away with its handle, also when a test panics.
 
-pub mod cli;
 pub mod guest;
 pub mod hugepages;
 pub mod netns;
+pub mod nic;
 pub mod process;
 pub mod testpmd;
 

@@ -1,60 +1,14 @@
 //! DPDK's virtio driver on the channels.
 
-use chanio_emu::nic::Nic;
 use chanio_emu::nic::spec::*;
-use chanio_model::VportId;
-use chanio_model::eswitch::Mode;
-use chanio_model::flow::RuleSpec;
 use chanio_testbed::hugepages::Hugepages;
 use chanio_testbed::netns::{ip_counters, isolate};
+use chanio_testbed::nic::{Bed, channel};
 use chanio_testbed::process::run;
 use chanio_testbed::testpmd::Testpmd;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-fn nic(dir: &Path, representors: RepresentorMode) -> Arc<Nic> {
-    Nic::start(NicConfig {
-        queues: 1000,
-        run_dir: dir.to_owned(),
-        workers: 1,
-        representors,
-        uplink: UplinkSpec::None,
-        nic_index: 0,
-        ageing_secs: 300,
-    })
-    .unwrap()
-}
-
-fn channels(nic: &Nic, names: &[&str]) -> Vec<ChannelInfo> {
-    let spec = |name: &&str| ChannelSpec {
-        name: name.parse().unwrap(),
-        queues: 1,
-        mac: None,
-        vlan: None,
-        mtu: 1500,
-        spoofchk: false,
-        trust: false,
-        link_up: true,
-        attach: Attach::VhostUser,
-    };
-    nic.add_channels(names.iter().map(spec).collect()).unwrap()
-}
-
-fn rule(nic: &Nic, text: &str) {
-    let spec = RuleSpec::parse(text, &|name| nic.vport_by_name(name)).unwrap();
-    nic.add_rules(vec![spec]).unwrap();
-}
-
-fn switchdev(nic: &Nic) {
-    let change = EswitchChange { mode: Some(Mode::Switchdev), ..Default::default() };
-    nic.set_eswitch(change).unwrap();
-}
-
-fn stats(nic: &Nic, vport: VportId) -> VportStats {
-    nic.stats().into_iter().find(|s| s.vport == vport).unwrap()
-}
 
 #[test]
 fn client_channel_rule_and_representor_count_the_same() {
@@ -64,12 +18,12 @@ fn client_channel_rule_and_representor_count_the_same() {
     isolate();
     let dir = tempfile::tempdir().unwrap();
     let pages = Hugepages::reserve(dir.path(), 256);
-    let nic = nic(dir.path(), RepresentorMode::Tap);
-    switchdev(&nic);
-    let ch = channels(&nic, &["a", "b"]);
+    let bed = Bed::switchdev(dir.path(), RepresentorMode::Tap);
+    let nic = &bed.nic;
+    let ch = bed.add(vec![channel("a"), channel("b")]);
     let sockets: Vec<&Path> = ch.iter().map(|c| c.socket.as_deref().unwrap()).collect();
-    rule(&nic, "prio 10 in_port a action redirect b");
-    rule(&nic, "prio 10 in_port b action redirect a");
+    bed.rule("prio 10 in_port a action redirect b");
+    bed.rule("prio 10 in_port b action redirect a");
     let mut pmd = Testpmd::start("pmd", dir.path(), &pages, &sockets, "");
     assert!(nic.channels().iter().all(|c| c.state == ChannelState::Running), "{:?}", nic.channels());
 
@@ -80,7 +34,7 @@ fn client_channel_rule_and_representor_count_the_same() {
     println!("round and round: {client:?}");
     assert!(client[0].tx > 1000, "{client:?}");
     for (port, info) in client.iter().zip(&ch) {
-        let s = stats(&nic, info.vport);
+        let s = bed.stats(info.vport);
         assert_eq!((s.tx.packets, s.tx.bytes), (port.tx, port.tx_bytes), "{s:?}");
         assert_eq!((s.rx.packets, s.rx.bytes), (port.rx, port.rx_bytes), "{s:?}");
     }
@@ -89,11 +43,11 @@ fn client_channel_rule_and_representor_count_the_same() {
     }
 
     // A drop rule takes exactly what matches: part of the flows that flowgen makes.
-    rule(&nic, "prio 1 in_port a dst_ip 0.0.0.0/0.0.0.3 action drop");
-    let before = (pmd.stats(), stats(&nic, ch[1].vport));
+    bed.rule("prio 1 in_port a dst_ip 0.0.0.0/0.0.0.3 action drop");
+    let before = (pmd.stats(), bed.stats(ch[1].vport));
     pmd.forward("flowgen", "start", Duration::from_secs(1));
     pmd.drain();
-    let after = (pmd.stats(), stats(&nic, ch[1].vport));
+    let after = (pmd.stats(), bed.stats(ch[1].vport));
     let dropped = nic.rules().pop().unwrap().packets;
     let sent = after.0[0].tx - before.0[0].tx;
     let lost: u64 = after.1.drops.iter().map(|d| d.1).sum();
@@ -101,7 +55,7 @@ fn client_channel_rule_and_representor_count_the_same() {
     println!("flowgen: {sent} sent, {dropped} dropped by the rule, {got} delivered, {lost} no buffers");
     assert!(dropped > 0 && dropped < sent);
     assert_eq!(sent, dropped + got + lost);
-    let at_a = stats(&nic, ch[0].vport);
+    let at_a = bed.stats(ch[0].vport);
     let by_rule = at_a.drops.iter().find(|d| d.0 == chanio_model::DropReason::RuleDrop).unwrap();
     assert_eq!(by_rule.1, dropped);
 
@@ -117,7 +71,7 @@ fn client_channel_rule_and_representor_count_the_same() {
     pmd.drain();
     let after = pmd.stats();
     for (i, info) in ch.iter().enumerate() {
-        let s = stats(&nic, info.vport);
+        let s = bed.stats(info.vport);
         let slow = after[i].tx - before[i].tx;
         let full: u64 = s.drops.iter().filter(|d| d.0.name().starts_with("representor")).map(|d| d.1).sum();
         println!("slow path: {slow} sent, {} to the representor, {full} it did not take", s.representor_rx.packets);
@@ -138,12 +92,12 @@ fn ten_kills_under_load_lose_nothing_elsewhere() {
     isolate();
     let dir = tempfile::tempdir().unwrap();
     let pages = Hugepages::reserve(dir.path(), 512);
-    let nic = nic(dir.path(), RepresentorMode::Off);
-    switchdev(&nic);
-    let ch = channels(&nic, &["steady1", "steady2", "dying1", "dying2"]);
+    let bed = Bed::switchdev(dir.path(), RepresentorMode::Off);
+    let nic = &bed.nic;
+    let ch = bed.add(["steady1", "steady2", "dying1", "dying2"].map(channel).to_vec());
     let sockets: Vec<&Path> = ch.iter().map(|c| c.socket.as_deref().unwrap()).collect();
     for (from, to) in [("steady1", "steady2"), ("steady2", "steady1"), ("dying1", "dying2"), ("dying2", "dying1")] {
-        rule(&nic, &format!("in_port {from} action redirect {to}"));
+        bed.rule(&format!("in_port {from} action redirect {to}"));
     }
     let mut steady = Testpmd::start("steady", dir.path(), &pages, &sockets[..2], "");
     // 32 packets in each direction, for ever: one that is lost is missing at the end.
@@ -154,7 +108,7 @@ fn ten_kills_under_load_lose_nothing_elsewhere() {
         dying.command("set fwd io");
         dying.command("start tx_first 8");
         std::thread::sleep(Duration::from_millis(300));
-        let moved = stats(&nic, ch[2].vport).tx.packets;
+        let moved = bed.stats(ch[2].vport).tx.packets;
         dying.kill();
         assert!(moved > 0);
         let until = Instant::now() + Duration::from_secs(5);
@@ -168,7 +122,7 @@ fn ten_kills_under_load_lose_nothing_elsewhere() {
     let client = steady.stats();
     println!("through ten kills: {client:?}");
     for (i, info) in ch[..2].iter().enumerate() {
-        let s = stats(&nic, info.vport);
+        let s = bed.stats(info.vport);
         assert!(s.drops.is_empty(), "{s:?}");
         assert_eq!(client[i].tx, client[1 - i].rx, "{client:?}");
         assert_eq!((s.tx.packets, s.rx.packets), (client[i].tx, client[i].rx));
@@ -184,23 +138,16 @@ fn a_channel_can_connect_to_a_client_that_listens() {
     isolate();
     let dir = tempfile::tempdir().unwrap();
     let pages = Hugepages::reserve(dir.path(), 256);
-    let nic = nic(dir.path(), RepresentorMode::Off);
-    switchdev(&nic);
+    let bed = Bed::switchdev(dir.path(), RepresentorMode::Off);
+    let nic = &bed.nic;
     let sockets = ["x", "y"].map(|name| dir.path().join(name));
     let spec = |i: usize| ChannelSpec {
-        name: ["x", "y"][i].parse().unwrap(),
-        queues: 1,
-        mac: None,
-        vlan: None,
-        mtu: 1500,
-        spoofchk: false,
-        trust: false,
-        link_up: true,
         attach: Attach::VhostUserClient { path: sockets[i].clone() },
+        ..channel(["x", "y"][i])
     };
-    let ch = nic.add_channels(vec![spec(0), spec(1)]).unwrap();
-    rule(&nic, "in_port x action redirect y");
-    rule(&nic, "in_port y action redirect x");
+    let ch = bed.add(vec![spec(0), spec(1)]);
+    bed.rule("in_port x action redirect y");
+    bed.rule("in_port y action redirect x");
     let paths: Vec<&Path> = sockets.iter().map(|p| p.as_path()).collect();
     let mut pmd = Testpmd::start("server", dir.path(), &pages, &paths, ",server=1");
     pmd.forward("io", "start tx_first 1", Duration::from_secs(1));
@@ -208,6 +155,6 @@ fn a_channel_can_connect_to_a_client_that_listens() {
     let client = pmd.stats();
     println!("as a client: {client:?}");
     assert!(client[0].rx > 1000, "{client:?}");
-    assert_eq!(stats(&nic, ch[0].vport).tx.packets, client[0].tx);
+    assert_eq!(bed.stats(ch[0].vport).tx.packets, client[0].tx);
     nic.shutdown();
 }

@@ -1,1 +1,0 @@
-//! The CLI against a running emulator.
