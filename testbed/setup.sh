@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(
     busybox-static clang cpio dash dpdk-dev ethtool iperf3 iproute2 iputils-ping
-    librte-net-vhost23 librte-net-virtio23 python3-scapy qemu-system-x86 tcpdump tshark xz-utils
+    librte-net-vhost23 librte-net-virtio23 lz4 python3-scapy qemu-system-x86 tcpdump tshark xz-utils
 )
 missing=()
 for package in "${packages[@]}"; do

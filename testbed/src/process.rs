@@ -70,6 +70,13 @@ impl Process {
         self.output().len()
     }
 
+    /// Ask it to end (SIGTERM) and wait until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        self.wait(Duration::from_secs(20))
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -37,6 +37,10 @@ impl Session {
         }))
     }
 
+    fn has_region(&self, spec: &RegionSpec) -> bool {
+        self.mem.as_ref().is_some_and(|mem| mem.has_region(spec))
+    }
+
     fn replace_memory(
         &mut self,
         request: &'static str,
@@ -113,6 +117,10 @@ impl VhostUserBackendReqHandlerMut for Session {
         _postcopy: Option<bool>,
     ) -> Result<Option<Base>> {
         let spec = spec(region);
+        if self.has_region(&spec) {
+            // QEMU before 8.1 says it once for every queue pair.
+            return Ok(None);
+        }
         let memory = match &self.mem {
             Some(mem) => mem.with_region(&spec, &file),
             None => GuestMemory::new(vec![(spec, file)]),
@@ -122,11 +130,12 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> Result<()> {
-        let RegionSpec { gpa, size, uva, .. } = spec(region);
-        let memory = match &self.mem {
-            Some(mem) => mem.without_region(&spec(region)),
-            None => Err(MemoryError::NoSuchRegion { gpa, size, uva }),
+        let spec = spec(region);
+        let Some(mem) = self.mem.as_ref().filter(|_| self.has_region(&spec)) else {
+            // As for ADD_MEM_REG: it has been removed for another queue pair.
+            return Ok(());
         };
+        let memory = mem.without_region(&spec);
         let outcome = self.replace_memory("REM_MEM_REG", memory);
         self.settle(outcome)
     }
