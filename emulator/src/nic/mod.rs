@@ -2,8 +2,10 @@
 //! method of [`Nic`] that either does all of it or refuses with a reason and changes nothing.
 
 mod api;
+pub mod attach_text;
 mod channels;
 mod eswitch;
+pub mod edge;
 pub mod error;
 pub mod spec;
 

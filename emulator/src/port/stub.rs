@@ -17,4 +17,10 @@ pub struct Representors; pub struct NewRepresentor{pub vport:VportId,pub alias:C
 impl Representors{ pub fn new(_:u32)->Result<Self,String>{Ok(Self)} pub fn create_uplink(&self)->Result<Representor,Refused>{todo!()} pub fn create(&self,_:&[NewRepresentor])->Result<Vec<Representor>,Refused>{todo!()}}
 pub const MAX_TAP_QUEUES:u16=256;
 pub fn attach_tap(_:&str,_:&str,_:u16,_:Mac,_:u16,_:&[ipnet::IpNet])->Result<Vec<Tap>,Refused>{todo!()}
-impl std::fmt::Display for UplinkSpec{fn fmt(&self,_:&mut std::fmt::Formatter<'_>)->std::fmt::Result{Ok(())}}
+impl std::fmt::Display for UplinkSpec{fn fmt(&self,f:&mut std::fmt::Formatter<'_>)->std::fmt::Result{f.write_str("none")}}
+pub struct IfName(String);
+#[derive(Debug, thiserror::Error)] #[error("netdev: `{0}` is not a name")] pub struct IfNameError(pub String);
+impl std::str::FromStr for IfName { type Err=IfNameError; fn from_str(t:&str)->Result<Self,IfNameError>{ if t.is_empty()||t.len()>15||t.contains(['/',':','%',' ']){Err(IfNameError(t.into()))}else{Ok(Self(t.into()))}}}
+impl std::fmt::Display for IfName { fn fmt(&self,f:&mut std::fmt::Formatter<'_>)->std::fmt::Result{f.write_str(&self.0)}}
+impl std::str::FromStr for UplinkSpec { type Err=String; fn from_str(t:&str)->Result<Self,String>{ if t=="none"{Ok(Self::None)}else{Err(format!("uplink: `{t}`"))}}}
+pub fn raise_nofile_limit(needed:u64)->Result<(),Refused>{ use nix::sys::resource::*; let (_,hard)=getrlimit(Resource::RLIMIT_NOFILE).map_err(|e|Refused::os("nofile",e))?; setrlimit(Resource::RLIMIT_NOFILE,needed.min(hard),hard).map_err(|e|Refused::os("nofile",e)) }
