@@ -5,12 +5,10 @@ use super::error::RequestError;
 use super::proto;
 use crate::nic::edge::{self, DEFAULT_MTU, MTU, QUEUES, shown};
 use crate::nic::spec::*;
-use crate::nic::{NicApi, Refused};
+use crate::nic::{PortNames, Refused};
 use chanio_model::eswitch::Mode;
-use chanio_model::flow::RuleSpec;
-use chanio_model::{ChannelName, Mac, VportId};
+use chanio_model::{ChannelName, Mac};
 use ipnet::IpNet;
-use std::collections::HashMap;
 
 /// A channel as asked for.
 pub fn channel_spec(asked: proto::ChannelSpec) -> Result<ChannelSpec, RequestError> {
@@ -114,53 +112,28 @@ pub fn fdb_key(vid: u32, mac: &str) -> Result<(u16, Mac), RequestError> {
     Ok((edge::vid(vid.into())?, edge::mac(mac)?))
 }
 
-/// Names of vports, to print rules and addresses with.
-pub struct PortNames(HashMap<VportId, ChannelName>);
-
-impl PortNames {
-    /// The names there are now.
-    pub fn of(nic: &dyn NicApi) -> Self {
-        let channels = nic.channels().into_iter();
-        Self(channels.map(|c| (c.vport, c.spec.name)).collect())
+/// A rule as listed.
+pub fn flow(names: &PortNames, info: &RuleInfo) -> proto::Flow {
+    proto::Flow {
+        id: info.id.0,
+        rule: names.rule(&info.spec),
+        priority: info.spec.priority.into(),
+        cookie: info.spec.cookie,
+        packets: info.packets,
+        bytes: info.bytes,
+        idle_ns: info.idle_ns,
     }
+}
 
-    fn name(&self, vport: VportId) -> String {
-        match self.0.get(&vport) {
-            _ if vport.is_uplink() => "uplink".to_owned(),
-            Some(name) => name.to_string(),
-            None => format!("vport:{vport}"),
-        }
-    }
-
-    /// A rule's text.
-    pub fn rule(&self, spec: &RuleSpec) -> String {
-        let name = |vport| self.0.get(&vport).map(ChannelName::to_string);
-        spec.with_names(&name).to_string()
-    }
-
-    /// A rule as listed.
-    pub fn flow(&self, info: &RuleInfo) -> proto::Flow {
-        proto::Flow {
-            id: info.id.0,
-            rule: self.rule(&info.spec),
-            priority: info.spec.priority.into(),
-            cookie: info.spec.cookie,
-            packets: info.packets,
-            bytes: info.bytes,
-            idle_ns: info.idle_ns,
-        }
-    }
-
-    /// An address as listed.
-    pub fn fdb_entry(&self, info: &FdbInfo) -> proto::FdbEntry {
-        proto::FdbEntry {
-            vid: info.vid.into(),
-            mac: info.mac.to_string(),
-            vport: info.vport.0,
-            port: self.name(info.vport),
-            r#static: info.is_static,
-            idle_ns: info.idle_ns,
-        }
+/// An address as listed.
+pub fn fdb_entry(names: &PortNames, info: &FdbInfo) -> proto::FdbEntry {
+    proto::FdbEntry {
+        vid: info.vid.into(),
+        mac: info.mac.to_string(),
+        vport: info.vport.0,
+        port: names.name(info.vport),
+        r#static: info.is_static,
+        idle_ns: info.idle_ns,
     }
 }
 

@@ -14,7 +14,6 @@ mod server;
 mod service;
 mod socket;
 
-pub use convert::PortNames;
 pub use error::{RequestError, code};
 pub use server::{ControlServer, MAX_MESSAGE};
 pub use socket::{RunDir, SOCKET_NAME};

@@ -1,9 +1,9 @@
 //! The calls of the control API, each ending in a request to the NIC.
 
-use super::convert::{self, PortNames};
+use super::convert;
 use super::error::RequestError;
 use super::proto::{self, control_server::Control};
-use crate::nic::{NicApi, Refused};
+use crate::nic::{NicApi, PortNames, Refused};
 use chanio_model::flow::RuleSpec;
 use chanio_model::{RuleId, VportId};
 use parking_lot::Mutex;
@@ -204,7 +204,11 @@ impl Control for Service {
     ) -> Reply<Self::ListFlowsStream> {
         let list = self.ask_alone(|nic| {
             let names = PortNames::of(nic);
-            Ok(nic.rules().iter().map(|rule| names.flow(rule)).collect())
+            Ok(nic
+                .rules()
+                .iter()
+                .map(|rule| convert::flow(&names, rule))
+                .collect())
         });
         Ok(stream::<proto::Flow, _>(list.await?))
     }
@@ -217,7 +221,7 @@ impl Control for Service {
             Ok(nic
                 .fdb()
                 .iter()
-                .map(|entry| names.fdb_entry(entry))
+                .map(|entry| convert::fdb_entry(&names, entry))
                 .collect())
         });
         Ok(stream::<proto::FdbEntry, _>(list.await?))

@@ -7,10 +7,12 @@ mod channels;
 mod eswitch;
 pub mod edge;
 pub mod error;
+mod names;
 pub mod spec;
 
 pub use api::NicApi;
 pub use error::Refused;
+pub use names::PortNames;
 
 use crate::datapath::{Change, Datapath, Source, Workers};
 use crate::port::{Counted, Counters, Endpoint, Port, Representors, Uplink};
