@@ -34,8 +34,8 @@ pub struct Overrides {
     pub run_dir: Option<PathBuf>,
     /// `--channels`: so many besides those of the file, called ch1, ch2 and so on.
     pub channels: u32,
-    /// `--queues-per-channel`; 0 means 1.
-    pub queues_per_channel: i64,
+    /// `--queues-per-channel`; otherwise 1.
+    pub queues_per_channel: Option<i64>,
 }
 
 impl FromStr for RepresentorMode {
@@ -210,8 +210,8 @@ fn eswitch(source: &Source, from: &file::Eswitch, config: &mut Config) -> Result
 
 fn generate_channels(builder: &mut Builder, over: &Overrides) -> Result<(), ConfigError> {
     let queues = match over.queues_per_channel {
-        0 => 1,
-        asked => edge::number("queues_per_channel", asked, QUEUES).map_err(on_command_line)?,
+        None => 1,
+        Some(asked) => edge::number("queues_per_channel", asked, QUEUES).map_err(on_command_line)?,
     };
     for number in 1..=over.channels {
         let name = edge::channel_name(&format!("ch{number}")).map_err(on_command_line)?;
