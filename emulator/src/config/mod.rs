@@ -13,11 +13,15 @@
 
 mod apply;
 mod error;
+#[cfg(test)]
+mod fake;
 mod file;
 mod items;
 mod plan;
 mod read;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use apply::apply;
 pub use error::{ApplyError, ConfigError, Place, StepError};
