@@ -3,12 +3,17 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`nic`] | the NIC as control sees it: channels, eswitch, rules; every request ends here |
+//! | [`control`] | the control API |
+//! | [`config`] | the config file, and changing to another one |
+//! | [`daemon`] | the process: start, ready, signals |
 //! | [`datapath`] | the path of a packet and the threads that walk it |
 //! | [`port`] | what stands behind a vport: channel, representor, uplink; the netdevs they need |
 //! | [`vhost`] | vhost-user sessions: one event loop for all sockets |
 //! | [`ring`] | guest memory and split virtqueues |
 
+pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod datapath;
 pub mod frontend;
 pub mod nic;

@@ -168,7 +168,11 @@ fn segmentation_is_passed_on_or_done_here() {
     let (header, frame) = tso(c.mac, a.mac, 60_000);
     send_with(&mut a_driver, &header, &frame);
 
-    assert_eq!(receive_all(&mut able), std::slice::from_ref(&frame), "whole");
+    assert_eq!(
+        receive_all(&mut able),
+        std::slice::from_ref(&frame),
+        "whole"
+    );
     assert_eq!(able.last_header()[..2], [1, 1], "and still to be segmented");
 
     let segments = receive_all(&mut plain);

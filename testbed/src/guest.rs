@@ -25,24 +25,53 @@ impl Guest<'_> {
         std::fs::create_dir_all(&script_dir).expect("directory");
         std::fs::write(script_dir.join("script"), self.script).expect("script");
         let initrd = self.dir.join("initrd");
-        run(Command::new("sh").current_dir(&script_dir).arg("-c").arg(format!(
-            "(cat {}; echo script | cpio -o -H newc --quiet) > {}",
-            image.join("root.cpio").display(),
-            initrd.display()
-        )));
+        run(Command::new("sh")
+            .current_dir(&script_dir)
+            .arg("-c")
+            .arg(format!(
+                "(cat {}; echo script | cpio -o -H newc --quiet) > {}",
+                image.join("root.cpio").display(),
+                initrd.display()
+            )));
         let (socket, mac, queues) = self.net;
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(["-accel", "tcg,thread=multi", "-machine", "pc", "-cpu", "max", "-smp", "2"]);
-        qemu.args(["-m", "256M", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio"]);
+        qemu.args([
+            "-accel",
+            "tcg,thread=multi",
+            "-machine",
+            "pc",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+        ]);
+        qemu.args([
+            "-m",
+            "256M",
+            "-nographic",
+            "-no-reboot",
+            "-nodefaults",
+            "-serial",
+            "stdio",
+        ]);
         qemu.args(["-object", "memory-backend-memfd,id=mem,size=256M,share=on"]);
         qemu.args(["-numa", "node,memdev=mem"]);
-        qemu.arg("-kernel").arg(image.join("vmlinux")).arg("-initrd").arg(&initrd);
-        qemu.args(["-append", "console=ttyS0 panic=-1 quiet net.ifnames=0 mitigations=off"]);
-        qemu.arg("-chardev").arg(format!("socket,id=c0,path={}", socket.display()));
-        qemu.arg("-netdev").arg(format!("vhost-user,id=n0,chardev=c0,queues={queues}"));
+        qemu.arg("-kernel")
+            .arg(image.join("vmlinux"))
+            .arg("-initrd")
+            .arg(&initrd);
+        qemu.args([
+            "-append",
+            "console=ttyS0 panic=-1 quiet net.ifnames=0 mitigations=off",
+        ]);
+        qemu.arg("-chardev")
+            .arg(format!("socket,id=c0,path={}", socket.display()));
+        qemu.arg("-netdev")
+            .arg(format!("vhost-user,id=n0,chardev=c0,queues={queues}"));
         // MSI-X under emulation crashes QEMU 7.2 with vhost-user.
-        qemu.arg("-device")
-            .arg(format!("virtio-net-pci,netdev=n0,mq=on,vectors=0,romfile=,mac={mac}"));
+        qemu.arg("-device").arg(format!(
+            "virtio-net-pci,netdev=n0,mq=on,vectors=0,romfile=,mac={mac}"
+        ));
         Process::start("guest", self.dir, &mut qemu)
     }
 }
@@ -54,7 +83,10 @@ pub const BOOT: Duration = Duration::from_secs(120);
 /// [`crate::netns::isolate`].
 pub fn image() -> PathBuf {
     let testbed = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let dir = testbed.parent().expect("workspace").join("target/guest-image");
+    let dir = testbed
+        .parent()
+        .expect("workspace")
+        .join("target/guest-image");
     run(Command::new(testbed.join("guest-image.sh")).arg(&dir));
     dir
 }

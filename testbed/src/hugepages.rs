@@ -15,7 +15,11 @@ impl Hugepages {
     /// Reserve `mib` MiB beyond what is there, mounted below `dir`.
     pub fn reserve(dir: &Path, mib: u64) -> Self {
         let read = || -> u64 {
-            std::fs::read_to_string(COUNT).expect(COUNT).trim().parse().expect("a number")
+            std::fs::read_to_string(COUNT)
+                .expect(COUNT)
+                .trim()
+                .parse()
+                .expect("a number")
         };
         let before = read();
         let wanted = before + mib / 2;
@@ -25,7 +29,11 @@ impl Hugepages {
         let kind = Some("hugetlbfs");
         mount(Some("none"), &dir, kind, MsFlags::empty(), None::<&str>).expect("hugetlbfs");
         let pages = Self { dir, before };
-        assert_eq!(read(), wanted, "not enough memory for {mib} MiB of huge pages");
+        assert_eq!(
+            read(),
+            wanted,
+            "not enough memory for {mib} MiB of huge pages"
+        );
         pages
     }
 

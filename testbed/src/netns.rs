@@ -18,7 +18,14 @@ pub fn isolate() {
     let _ = umount2("/sys", MntFlags::MNT_DETACH);
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).expect("own /sys");
     std::fs::create_dir_all("/run/netns").expect("/run/netns");
-    mount(Some("tmpfs"), "/run/netns", Some("tmpfs"), MsFlags::empty(), none).expect("own netns names");
+    mount(
+        Some("tmpfs"),
+        "/run/netns",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        none,
+    )
+    .expect("own netns names");
     run(Command::new("ip").args(["link", "set", "lo", "up"]));
     quiet("default");
     quiet("all");
@@ -39,7 +46,9 @@ impl Netns {
     /// Make it, with lo up and IPv6 quiet.
     pub fn new(name: &str) -> Self {
         run(Command::new("ip").args(["netns", "add", name]));
-        let netns = Self { name: name.to_owned() };
+        let netns = Self {
+            name: name.to_owned(),
+        };
         netns.run(&["ip", "link", "set", "lo", "up"]);
         let off = "for c in default all; do echo 1 > /proc/sys/net/ipv6/conf/$c/disable_ipv6; done";
         netns.run(&["sh", "-c", off]);
@@ -71,7 +80,9 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
     }
 }
 
@@ -82,5 +93,10 @@ pub fn ip_counters(netdev: &str) -> (u64, u64, u64, u64) {
     let json: serde_json::Value = serde_json::from_str(&text).expect("ip -j");
     let stats = &json[0]["stats64"];
     let get = |way: &str, what: &str| stats[way][what].as_u64().expect("a counter");
-    (get("rx", "packets"), get("rx", "bytes"), get("tx", "packets"), get("tx", "bytes"))
+    (
+        get("rx", "packets"),
+        get("rx", "bytes"),
+        get("tx", "packets"),
+        get("tx", "bytes"),
+    )
 }

@@ -32,15 +32,26 @@ pub fn channel(name: &str) -> ChannelSpec {
 /// A channel that is the netdev `eth0` of a container.
 pub fn container(name: &str, netns: &str, address: &str, queues: u16) -> ChannelSpec {
     let addresses = vec![address.parse().expect("an address with its prefix")];
-    let attach = Attach::Tap { netns: netns.to_owned(), ifname: None, addresses };
-    ChannelSpec { queues, attach, ..channel(name) }
+    let attach = Attach::Tap {
+        netns: netns.to_owned(),
+        ifname: None,
+        addresses,
+    };
+    ChannelSpec {
+        queues,
+        attach,
+        ..channel(name)
+    }
 }
 
 impl Bed {
     /// A NIC with one worker, no uplink, in switchdev mode.
     pub fn switchdev(dir: &Path, representors: RepresentorMode) -> Self {
         let bed = Self::with_uplink(dir, representors, UplinkSpec::None);
-        let change = EswitchChange { mode: Some(Mode::Switchdev), ..Default::default() };
+        let change = EswitchChange {
+            mode: Some(Mode::Switchdev),
+            ..Default::default()
+        };
         bed.nic.set_eswitch(change).expect("switchdev");
         bed
     }
@@ -56,7 +67,9 @@ impl Bed {
             nic_index: 0,
             ageing_secs: 300,
         });
-        Self { nic: nic.expect("a NIC") }
+        Self {
+            nic: nic.expect("a NIC"),
+        }
     }
 
     /// Make channels.
@@ -72,6 +85,10 @@ impl Bed {
 
     /// Counters of a vport.
     pub fn stats(&self, vport: VportId) -> VportStats {
-        self.nic.stats().into_iter().find(|s| s.vport == vport).expect("a vport")
+        self.nic
+            .stats()
+            .into_iter()
+            .find(|s| s.vport == vport)
+            .expect("a vport")
     }
 }

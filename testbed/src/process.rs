@@ -24,7 +24,11 @@ impl Process {
             .stderr(err)
             .spawn()
             .unwrap_or_else(|e| panic!("{name} ({command:?}): {e}; testbed/setup.sh installs it"));
-        Self { child, log, name: name.to_owned() }
+        Self {
+            child,
+            log,
+            name: name.to_owned(),
+        }
     }
 
     /// All it has said.
@@ -60,9 +64,15 @@ impl Process {
     /// Write a line to its input.
     pub fn say(&mut self, line: &str) {
         let stdin = self.child.stdin.as_mut().expect("piped");
-        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).unwrap_or_else(|e| {
-            panic!("{}: saying `{line}`: {e}\n{}", self.name, std::fs::read_to_string(&self.log).unwrap_or_default())
-        });
+        writeln!(stdin, "{line}")
+            .and_then(|()| stdin.flush())
+            .unwrap_or_else(|e| {
+                panic!(
+                    "{}: saying `{line}`: {e}\n{}",
+                    self.name,
+                    std::fs::read_to_string(&self.log).unwrap_or_default()
+                )
+            });
     }
 
     /// How much it has said, bytes.
@@ -90,7 +100,12 @@ impl Process {
             if let Some(status) = self.child.try_wait().expect("own child") {
                 return status;
             }
-            assert!(Instant::now() < until, "{} does not end:\n{}", self.name, self.output());
+            assert!(
+                Instant::now() < until,
+                "{} does not end:\n{}",
+                self.name,
+                self.output()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -104,7 +119,9 @@ impl Drop for Process {
 
 /// Run a program to its end and give what it printed; panics with both outputs when it fails.
 pub fn run(command: &mut Command) -> String {
-    let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let out = command
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(
         out.status.success(),

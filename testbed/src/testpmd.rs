@@ -42,15 +42,29 @@ impl Testpmd {
         command.args(["-oL", "dpdk-testpmd"]);
         command.args(["--lcores", "(0,1)@1", "--file-prefix"]);
         command.arg(format!("chanio-{}-{name}", std::process::id()));
-        command.args(["--single-file-segments", "--iova-mode=va", "--no-pci", "--no-telemetry"]);
-        command.arg("--huge-dir").arg(pages.dir()).args(["--socket-mem", "128"]);
+        command.args([
+            "--single-file-segments",
+            "--iova-mode=va",
+            "--no-pci",
+            "--no-telemetry",
+        ]);
+        command
+            .arg("--huge-dir")
+            .arg(pages.dir())
+            .args(["--socket-mem", "128"]);
         for (port, socket) in sockets.iter().enumerate() {
             command.arg("--vdev").arg(format!(
                 "net_virtio_user{port},path={},queues=1,queue_size=256{options}",
                 socket.display()
             ));
         }
-        command.args(["--", "-i", "--nb-cores=1", "--total-num-mbufs=8192", "--no-lsc-interrupt"]);
+        command.args([
+            "--",
+            "-i",
+            "--nb-cores=1",
+            "--total-num-mbufs=8192",
+            "--no-lsc-interrupt",
+        ]);
         let mut process = Process::start(name, dir, &mut command);
         process.wait_output("the prompt", 0, PATIENCE, |text| text.contains(PROMPT));
         Self { process }
@@ -62,19 +76,27 @@ impl Testpmd {
         self.process.say(line);
         // Prompts come at odd moments; the answer to this comes when `line` is done.
         self.process.say("no-such-command");
-        self.process.wait_output(line, from, PATIENCE, |text| text.contains("Command not found"))
+        self.process.wait_output(line, from, PATIENCE, |text| {
+            text.contains("Command not found")
+        })
     }
 
     /// Counters of the ports, in their order.
     pub fn stats(&mut self) -> Vec<PortStats> {
         let text = self.command("show port stats all");
-        assert!(text.contains("NIC statistics for port"), "no statistics:\n{}", self.process.output());
+        assert!(
+            text.contains("NIC statistics for port"),
+            "no statistics:\n{}",
+            self.process.output()
+        );
         let mut ports: Vec<PortStats> = Vec::new();
         for line in text.lines() {
             if line.contains("NIC statistics for port") {
                 ports.push(PortStats::default());
             }
-            let Some(port) = ports.last_mut() else { continue };
+            let Some(port) = ports.last_mut() else {
+                continue;
+            };
             let number = |key: &str| -> Option<u64> {
                 let rest = &line[line.find(key)? + key.len()..];
                 rest.split_whitespace().next()?.parse().ok()

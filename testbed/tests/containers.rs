@@ -14,12 +14,22 @@ fn ip(words: &str) {
 
 /// Mbit/s that iperf3 measures from one container to another.
 fn iperf(dir: &Path, server: &Netns, client: &Netns, address: &str, options: &[&str]) -> f64 {
-    let mut listening = Process::start("iperf3", dir, &mut server.command(&["iperf3", "-s", "-1", "--forceflush"]));
-    listening.wait_output("iperf3 to listen", 0, Duration::from_secs(10), |t| t.contains("listening"));
+    let mut listening = Process::start(
+        "iperf3",
+        dir,
+        &mut server.command(&["iperf3", "-s", "-1", "--forceflush"]),
+    );
+    listening.wait_output("iperf3 to listen", 0, Duration::from_secs(10), |t| {
+        t.contains("listening")
+    });
     let mut args = vec!["iperf3", "-J", "-t", "2", "-c", address];
     args.extend(options);
     let json: serde_json::Value = serde_json::from_str(&client.run(&args)).expect("iperf3 -J");
-    let sum = if options.contains(&"-u") { &json["end"]["sum"] } else { &json["end"]["sum_received"] };
+    let sum = if options.contains(&"-u") {
+        &json["end"]["sum"]
+    } else {
+        &json["end"]["sum_received"]
+    };
     sum["bits_per_second"].as_f64().expect("a rate") / 1e6
 }
 
@@ -38,10 +48,16 @@ fn containers_talk_through_bridged_representors_and_then_through_rules() {
     ]);
     let reps: Vec<_> = ch.iter().map(|c| c.representor.clone().unwrap()).collect();
     assert_eq!(reps, ["c0pf0sf1", "c0pf0sf2"]);
-    assert_eq!(run(Command::new("cat").arg("/sys/class/net/c0pf0sf1/ifalias")).trim(), "red");
+    assert_eq!(
+        run(Command::new("cat").arg("/sys/class/net/c0pf0sf1/ifalias")).trim(),
+        "red"
+    );
     let inside = red.run(&["ip", "-d", "link", "show", "eth0"]);
     assert!(inside.contains(&ch[0].mac.to_string()), "{inside}");
-    assert!(!inside.contains("c0pf0sf1") && !inside.contains("alias"), "{inside}");
+    assert!(
+        !inside.contains("c0pf0sf1") && !inside.contains("alias"),
+        "{inside}"
+    );
 
     // No rule: what the host does with the representors decides. First nothing.
     for rep in &reps {
@@ -62,7 +78,9 @@ fn containers_talk_through_bridged_representors_and_then_through_rules() {
         dir.path(),
         Command::new("tcpdump").args(["-i", "c0pf0sf1", "-n", "-l", "--immediate-mode", "icmp"]),
     );
-    sniffer.wait_output("tcpdump to listen", 0, Duration::from_secs(10), |t| t.contains("listening on"));
+    sniffer.wait_output("tcpdump to listen", 0, Duration::from_secs(10), |t| {
+        t.contains("listening on")
+    });
     red.run(&ping);
     let seen = sniffer.wait_output("six packets", 0, Duration::from_secs(5), |t| {
         t.matches("ICMP echo").count() >= 6
@@ -76,10 +94,25 @@ fn containers_talk_through_bridged_representors_and_then_through_rules() {
     for (rep, info) in reps.iter().zip(&ch) {
         let stats = bed.stats(info.vport);
         let (rx, rx_bytes, tx, tx_bytes) = ip_counters(rep);
-        assert_eq!((stats.representor_rx, stats.representor_tx),
-            (Count { packets: rx, bytes: rx_bytes }, Count { packets: tx, bytes: tx_bytes }));
+        assert_eq!(
+            (stats.representor_rx, stats.representor_tx),
+            (
+                Count {
+                    packets: rx,
+                    bytes: rx_bytes
+                },
+                Count {
+                    packets: tx,
+                    bytes: tx_bytes
+                }
+            )
+        );
         // All of the channel's traffic took the slow path.
-        assert_eq!(stats.tx.packets, stats.representor_rx.packets + stats.drops.iter().map(|d| d.1).sum::<u64>(), "{stats:?}");
+        assert_eq!(
+            stats.tx.packets,
+            stats.representor_rx.packets + stats.drops.iter().map(|d| d.1).sum::<u64>(),
+            "{stats:?}"
+        );
         assert_eq!(stats.rx, stats.representor_tx);
     }
 
@@ -93,18 +126,40 @@ fn containers_talk_through_bridged_representors_and_then_through_rules() {
     let fast = iperf(dir.path(), &blue, &red, "10.9.0.2", &[]);
     let after: Vec<_> = reps.iter().map(|rep| ip_counters(rep)).collect();
     for (before, after) in before.iter().zip(&after) {
-        assert_eq!((before.0, before.1), (after.0, after.1), "packets to the host");
+        assert_eq!(
+            (before.0, before.1),
+            (after.0, after.1),
+            "packets to the host"
+        );
     }
-    assert_eq!(sniffer.said(), seen, "tcpdump sees nothing that is offloaded");
-    println!("TCP {slow:.0} Mbit/s through representors, {fast:.0} Mbit/s through rules; UDP {slow_udp:.0} of 50 Mbit/s");
+    assert_eq!(
+        sniffer.said(),
+        seen,
+        "tcpdump sees nothing that is offloaded"
+    );
+    println!(
+        "TCP {slow:.0} Mbit/s through representors, {fast:.0} Mbit/s through rules; UDP {slow_udp:.0} of 50 Mbit/s"
+    );
     assert!(slow > 10.0 && fast > 10.0 && slow_udp > 45.0);
 
     // A container's link follows its channel, and goes with it.
-    let down = ChannelChange { link_up: Some(false), ..Default::default() };
+    let down = ChannelChange {
+        link_up: Some(false),
+        ..Default::default()
+    };
     bed.nic.set_channel(&"red".parse().unwrap(), down).unwrap();
-    assert!(red.run(&["ip", "link", "show", "eth0"]).contains("NO-CARRIER"));
+    assert!(
+        red.run(&["ip", "link", "show", "eth0"])
+            .contains("NO-CARRIER")
+    );
     bed.nic.del_channels(&["red".parse().unwrap()]).unwrap();
-    assert!(!red.command(&["ip", "link", "show", "eth0"]).output().unwrap().status.success());
+    assert!(
+        !red.command(&["ip", "link", "show", "eth0"])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
     assert!(!Path::new("/sys/class/net/c0pf0sf1").exists());
     bed.nic.shutdown();
     assert!(!Path::new("/sys/class/net/c0pf0sf2").exists());
@@ -119,16 +174,32 @@ fn odd_frames_pass_unharmed_in_legacy_mode() {
     let dir = tempfile::tempdir().unwrap();
     let (red, blue) = (Netns::new("red"), Netns::new("blue"));
     let pcap = dir.path().join("wire.pcapng");
-    let uplink = UplinkSpec::Pcap { input: None, output: Some(pcap.clone()) };
+    let uplink = UplinkSpec::Pcap {
+        input: None,
+        output: Some(pcap.clone()),
+    };
     let bed = Bed::with_uplink(dir.path(), RepresentorMode::Off, uplink);
-    bed.add(vec![container("red", "red", "10.9.0.1/24", 1), container("blue", "blue", "10.9.0.2/24", 1)]);
+    bed.add(vec![
+        container("red", "red", "10.9.0.1/24", 1),
+        container("blue", "blue", "10.9.0.2/24", 1),
+    ]);
     let got = dir.path().join("blue.pcap");
     let mut sniffer = Process::start(
         "tcpdump",
         dir.path(),
-        &mut blue.command(&["tcpdump", "-i", "eth0", "-U", "--immediate-mode", "-w", got.to_str().unwrap()]),
+        &mut blue.command(&[
+            "tcpdump",
+            "-i",
+            "eth0",
+            "-U",
+            "--immediate-mode",
+            "-w",
+            got.to_str().unwrap(),
+        ]),
     );
-    sniffer.wait_output("tcpdump to listen", 0, Duration::from_secs(10), |t| t.contains("listening on"));
+    sniffer.wait_output("tcpdump to listen", 0, Duration::from_secs(10), |t| {
+        t.contains("listening on")
+    });
     let script = "
 from scapy.all import *
 b = 'ff:ff:ff:ff:ff:ff'
@@ -151,13 +222,31 @@ for f in frames:
     bed.nic.shutdown();
     drop(bed);
     let fields = |file: &Path| {
-        run(Command::new("tshark").args(["-r", file.to_str().unwrap(), "-T", "fields",
-            "-e", "ieee8021ad.id", "-e", "vlan.id", "-e", "eth.type", "-e", "frame.len", "-o", "ip.check_checksum:TRUE",
-            "-e", "ip.checksum.status"]))
+        run(Command::new("tshark").args([
+            "-r",
+            file.to_str().unwrap(),
+            "-T",
+            "fields",
+            "-e",
+            "ieee8021ad.id",
+            "-e",
+            "vlan.id",
+            "-e",
+            "eth.type",
+            "-e",
+            "frame.len",
+            "-o",
+            "ip.check_checksum:TRUE",
+            "-e",
+            "ip.checksum.status",
+        ]))
     };
     let (at_blue, on_wire) = (fields(&got), fields(&pcap));
     println!("{on_wire}");
     assert_eq!(on_wire, at_blue, "a flood is the same everywhere");
     assert_eq!(on_wire.lines().count(), 6, "{on_wire}");
-    assert!(on_wire.contains("\t7\t") && on_wire.contains("8\t9\t"), "{on_wire}");
+    assert!(
+        on_wire.contains("\t7\t") && on_wire.contains("8\t9\t"),
+        "{on_wire}"
+    );
 }

@@ -26,7 +26,14 @@ iperf3 -c 10.9.0.1 -t 3 -P 2 --forceflush && echo 'guest: fast tcp'
 /// Lengths of the frames in a capture, longest first.
 fn longest_frames(file: &std::path::Path, filter: &str) -> Vec<u32> {
     let text = run(Command::new("tshark").args([
-        "-r", file.to_str().unwrap(), "-T", "fields", "-e", "frame.len", "-Y", filter,
+        "-r",
+        file.to_str().unwrap(),
+        "-T",
+        "fields",
+        "-e",
+        "frame.len",
+        "-Y",
+        filter,
     ]));
     let mut lengths: Vec<u32> = text.lines().map(|l| l.parse().unwrap()).collect();
     lengths.sort_unstable_by(|a, b| b.cmp(a));
@@ -44,7 +51,10 @@ fn a_guest_and_a_container_talk_through_representors_and_then_through_rules() {
     let pod = Netns::new("pod");
     let bed = Bed::switchdev(dir.path(), RepresentorMode::Tap);
     let ch = bed.add(vec![
-        ChannelSpec { queues: 2, ..channel("vm") },
+        ChannelSpec {
+            queues: 2,
+            ..channel("vm")
+        },
         container("pod", "pod", "10.9.0.1/24", 2),
     ]);
     let reps: Vec<_> = ch.iter().map(|c| c.representor.clone().unwrap()).collect();
@@ -56,20 +66,42 @@ fn a_guest_and_a_container_talk_through_representors_and_then_through_rules() {
         ip(&format!("link set {rep} master br0"));
     }
     let mut server = Process::start(
-        "iperf3", dir.path(), &mut pod.command(&["iperf3", "-s", "--forceflush"]),
+        "iperf3",
+        dir.path(),
+        &mut pod.command(&["iperf3", "-s", "--forceflush"]),
     );
-    server.wait_output("iperf3", 0, Duration::from_secs(10), |t| t.contains("listening"));
+    server.wait_output("iperf3", 0, Duration::from_secs(10), |t| {
+        t.contains("listening")
+    });
     let pcap = dir.path().join("pod.pcap");
     let mut sniffer = Process::start(
         "tcpdump",
         dir.path(),
-        &mut pod.command(&["tcpdump", "-i", "eth0", "-s", "96", "-w", pcap.to_str().unwrap(), "tcp"]),
+        &mut pod.command(&[
+            "tcpdump",
+            "-i",
+            "eth0",
+            "-s",
+            "96",
+            "-w",
+            pcap.to_str().unwrap(),
+            "tcp",
+        ]),
     );
-    sniffer.wait_output("tcpdump", 0, Duration::from_secs(10), |t| t.contains("listening on"));
+    sniffer.wait_output("tcpdump", 0, Duration::from_secs(10), |t| {
+        t.contains("listening on")
+    });
 
     let net = (ch[0].socket.as_deref().unwrap(), ch[0].mac, 2);
-    let mut guest = Guest { dir: dir.path(), net, script: SCRIPT }.boot();
-    guest.wait_output("the guest to boot", 0, BOOT, |t| t.contains("tcp-segmentation"));
+    let mut guest = Guest {
+        dir: dir.path(),
+        net,
+        script: SCRIPT,
+    }
+    .boot();
+    guest.wait_output("the guest to boot", 0, BOOT, |t| {
+        t.contains("tcp-segmentation")
+    });
     let vm = bed.nic.channel("vm").unwrap();
     assert_eq!((vm.fault, vm.state), (None, ChannelState::Running));
     for step in ["slow ping", "slow tcp\r", "slow tcp back", "slow udp"] {
@@ -79,27 +111,46 @@ fn a_guest_and_a_container_talk_through_representors_and_then_through_rules() {
     let text = guest.output();
     assert!(text.contains("tcp-segmentation-offload: on"), "{text}");
     let vm = bed.nic.channel("vm").unwrap();
-    assert_eq!((vm.state, vm.active_queues), (ChannelState::Running, 2), "{vm:?}");
+    assert_eq!(
+        (vm.state, vm.active_queues),
+        (ChannelState::Running, 2),
+        "{vm:?}"
+    );
 
     bed.rule("in_port vm action redirect pod");
     bed.rule("in_port pod action redirect vm");
     std::thread::sleep(Duration::from_millis(300));
     let before: Vec<_> = reps.iter().map(|rep| ip_counters(rep)).collect();
     guest.say("go");
-    let fast = guest.wait_output("fast tcp", 0, Duration::from_secs(60), |t| t.contains("guest: fast tcp"));
+    let fast = guest.wait_output("fast tcp", 0, Duration::from_secs(60), |t| {
+        t.contains("guest: fast tcp")
+    });
     let after: Vec<_> = reps.iter().map(|rep| ip_counters(rep)).collect();
     for (before, after) in before.iter().zip(&after) {
-        assert_eq!((before.0, before.1), (after.0, after.1), "the slow path stands still");
+        assert_eq!(
+            (before.0, before.1),
+            (after.0, after.1),
+            "the slow path stands still"
+        );
     }
     guest.wait(Duration::from_secs(30));
-    for line in fast.lines().filter(|l| l.contains("receiver") || l.contains("round-trip") || l.contains("offload") || l.contains("tx-check")) {
+    for line in fast.lines().filter(|l| {
+        l.contains("receiver")
+            || l.contains("round-trip")
+            || l.contains("offload")
+            || l.contains("tx-check")
+    }) {
         println!("{}", line.trim());
     }
     sniffer.terminate();
 
     // TSO really used: frames many times the MTU arrive whole in the container.
     let tcp = longest_frames(&pcap, "tcp && ip.src == 10.9.0.9");
-    println!("frames from the guest: {} of TCP, the longest {:?}", tcp.len(), &tcp[..3]);
+    println!(
+        "frames from the guest: {} of TCP, the longest {:?}",
+        tcp.len(),
+        &tcp[..3]
+    );
     assert!(tcp[0] > 10_000, "{:?}", &tcp[..3]);
     for info in &ch {
         let stats = bed.stats(info.vport);

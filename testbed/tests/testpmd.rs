@@ -25,7 +25,13 @@ fn client_channel_rule_and_representor_count_the_same() {
     bed.rule("prio 10 in_port a action redirect b");
     bed.rule("prio 10 in_port b action redirect a");
     let mut pmd = Testpmd::start("pmd", dir.path(), &pages, &sockets, "");
-    assert!(nic.channels().iter().all(|c| c.state == ChannelState::Running), "{:?}", nic.channels());
+    assert!(
+        nic.channels()
+            .iter()
+            .all(|c| c.state == ChannelState::Running),
+        "{:?}",
+        nic.channels()
+    );
 
     // Packets go round and round.
     pmd.forward("io", "start tx_first 4", Duration::from_secs(2));
@@ -35,8 +41,16 @@ fn client_channel_rule_and_representor_count_the_same() {
     assert!(client[0].tx > 1000, "{client:?}");
     for (port, info) in client.iter().zip(&ch) {
         let s = bed.stats(info.vport);
-        assert_eq!((s.tx.packets, s.tx.bytes), (port.tx, port.tx_bytes), "{s:?}");
-        assert_eq!((s.rx.packets, s.rx.bytes), (port.rx, port.rx_bytes), "{s:?}");
+        assert_eq!(
+            (s.tx.packets, s.tx.bytes),
+            (port.tx, port.tx_bytes),
+            "{s:?}"
+        );
+        assert_eq!(
+            (s.rx.packets, s.rx.bytes),
+            (port.rx, port.rx_bytes),
+            "{s:?}"
+        );
     }
     for (rule, port) in nic.rules().iter().zip(&client) {
         assert_eq!((rule.packets, rule.bytes), (port.tx, port.tx_bytes));
@@ -52,11 +66,17 @@ fn client_channel_rule_and_representor_count_the_same() {
     let sent = after.0[0].tx - before.0[0].tx;
     let lost: u64 = after.1.drops.iter().map(|d| d.1).sum();
     let got = after.1.rx.packets - before.1.rx.packets;
-    println!("flowgen: {sent} sent, {dropped} dropped by the rule, {got} delivered, {lost} no buffers");
+    println!(
+        "flowgen: {sent} sent, {dropped} dropped by the rule, {got} delivered, {lost} no buffers"
+    );
     assert!(dropped > 0 && dropped < sent);
     assert_eq!(sent, dropped + got + lost);
     let at_a = bed.stats(ch[0].vport);
-    let by_rule = at_a.drops.iter().find(|d| d.0 == chanio_model::DropReason::RuleDrop).unwrap();
+    let by_rule = at_a
+        .drops
+        .iter()
+        .find(|d| d.0 == chanio_model::DropReason::RuleDrop)
+        .unwrap();
     assert_eq!(by_rule.1, dropped);
 
     // Without rules all of it comes out of the representors.
@@ -73,12 +93,23 @@ fn client_channel_rule_and_representor_count_the_same() {
     for (i, info) in ch.iter().enumerate() {
         let s = bed.stats(info.vport);
         let slow = after[i].tx - before[i].tx;
-        let full: u64 = s.drops.iter().filter(|d| d.0.name().starts_with("representor")).map(|d| d.1).sum();
-        println!("slow path: {slow} sent, {} to the representor, {full} it did not take", s.representor_rx.packets);
+        let full: u64 = s
+            .drops
+            .iter()
+            .filter(|d| d.0.name().starts_with("representor"))
+            .map(|d| d.1)
+            .sum();
+        println!(
+            "slow path: {slow} sent, {} to the representor, {full} it did not take",
+            s.representor_rx.packets
+        );
         assert!(s.representor_rx.packets > 0);
         assert_eq!(slow, s.representor_rx.packets + full);
         let (packets, bytes, ..) = ip_counters(&names[i]);
-        assert_eq!((packets, bytes), (s.representor_rx.packets, s.representor_rx.bytes));
+        assert_eq!(
+            (packets, bytes),
+            (s.representor_rx.packets, s.representor_rx.bytes)
+        );
     }
     nic.shutdown();
     assert!(!Path::new("/sys/class/net/c0pf0sf1").exists());
@@ -94,9 +125,18 @@ fn ten_kills_under_load_lose_nothing_elsewhere() {
     let pages = Hugepages::reserve(dir.path(), 512);
     let bed = Bed::switchdev(dir.path(), RepresentorMode::Off);
     let nic = &bed.nic;
-    let ch = bed.add(["steady1", "steady2", "dying1", "dying2"].map(channel).to_vec());
+    let ch = bed.add(
+        ["steady1", "steady2", "dying1", "dying2"]
+            .map(channel)
+            .to_vec(),
+    );
     let sockets: Vec<&Path> = ch.iter().map(|c| c.socket.as_deref().unwrap()).collect();
-    for (from, to) in [("steady1", "steady2"), ("steady2", "steady1"), ("dying1", "dying2"), ("dying2", "dying1")] {
+    for (from, to) in [
+        ("steady1", "steady2"),
+        ("steady2", "steady1"),
+        ("dying1", "dying2"),
+        ("dying2", "dying1"),
+    ] {
         bed.rule(&format!("in_port {from} action redirect {to}"));
     }
     let mut steady = Testpmd::start("steady", dir.path(), &pages, &sockets[..2], "");
@@ -104,7 +144,13 @@ fn ten_kills_under_load_lose_nothing_elsewhere() {
     steady.command("set fwd io");
     steady.command("start tx_first 1");
     for round in 0..10 {
-        let mut dying = Testpmd::start(&format!("dying{round}"), dir.path(), &pages, &sockets[2..], "");
+        let mut dying = Testpmd::start(
+            &format!("dying{round}"),
+            dir.path(),
+            &pages,
+            &sockets[2..],
+            "",
+        );
         dying.command("set fwd io");
         dying.command("start tx_first 8");
         std::thread::sleep(Duration::from_millis(300));
@@ -113,7 +159,10 @@ fn ten_kills_under_load_lose_nothing_elsewhere() {
         assert!(moved > 0);
         let until = Instant::now() + Duration::from_secs(5);
         while nic.channel("dying1").unwrap().state != ChannelState::Disconnected {
-            assert!(Instant::now() < until, "the channel does not notice that its client died");
+            assert!(
+                Instant::now() < until,
+                "the channel does not notice that its client died"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -142,7 +191,9 @@ fn a_channel_can_connect_to_a_client_that_listens() {
     let nic = &bed.nic;
     let sockets = ["x", "y"].map(|name| dir.path().join(name));
     let spec = |i: usize| ChannelSpec {
-        attach: Attach::VhostUserClient { path: sockets[i].clone() },
+        attach: Attach::VhostUserClient {
+            path: sockets[i].clone(),
+        },
         ..channel(["x", "y"][i])
     };
     let ch = bed.add(vec![spec(0), spec(1)]);

@@ -20,12 +20,22 @@ const PAYLOAD: &[u8] = b"through my own queues";
 impl Flow {
     /// UDP to port 7.
     pub fn udp(src: Mac, dst: Mac, sender: usize) -> Self {
-        Self { src, dst, sender, proto: UDP, dst_port: 7 }
+        Self {
+            src,
+            dst,
+            sender,
+            proto: UDP,
+            dst_port: 7,
+        }
     }
 
     /// The same sender's TCP to port 25.
     pub fn mail(self) -> Self {
-        Self { proto: TCP, dst_port: 25, ..self }
+        Self {
+            proto: TCP,
+            dst_port: 25,
+            ..self
+        }
     }
 
     /// Ethernet, IPv4, UDP or a TCP SYN, all checksums right.

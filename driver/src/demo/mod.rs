@@ -80,7 +80,11 @@ const MAX_PAIRS: usize = 100;
 /// Frames that a channel sends before the next one has its turn.
 const BURST: usize = 16;
 
-const QUEUE: ClientOptions = ClientOptions { queue_size: 64, buffer_size: 256, features: 0 };
+const QUEUE: ClientOptions = ClientOptions {
+    queue_size: 64,
+    buffer_size: 256,
+    features: 0,
+};
 
 /// Run it all; the report says whether the counters agreed.
 pub fn run(options: DemoOptions) -> Result<Report, DemoError> {
@@ -95,7 +99,10 @@ pub fn run(options: DemoOptions) -> Result<Report, DemoError> {
         nic_index: 0,
         ageing_secs: 300,
     })?;
-    nic.set_eswitch(EswitchChange { mode: Some(Mode::Switchdev), ..Default::default() })?;
+    nic.set_eswitch(EswitchChange {
+        mode: Some(Mode::Switchdev),
+        ..Default::default()
+    })?;
 
     let started = Instant::now();
     let channels = add_channels(&nic, options.queues, Cast::new(drivers).spoofer)?;
@@ -134,7 +141,13 @@ impl Cast {
     fn new(channels: usize) -> Self {
         let pairs = ((channels - 4) / 2).min(MAX_PAIRS);
         let first = 2 * pairs;
-        Self { pairs, spoofer: first, sleeper: first + 1, monitor: first + 2, channels }
+        Self {
+            pairs,
+            spoofer: first,
+            sleeper: first + 1,
+            monitor: first + 2,
+            channels,
+        }
     }
 
     fn talkers(&self) -> std::ops::Range<usize> {
@@ -168,7 +181,12 @@ impl Cast {
 }
 
 fn rule(priority: u16, matches: Match, actions: Vec<Action>) -> RuleSpec {
-    RuleSpec { priority, matches, actions: actions.into_iter().collect(), cookie: 0 }
+    RuleSpec {
+        priority,
+        matches,
+        actions: actions.into_iter().collect(),
+        cookie: 0,
+    }
 }
 
 fn from(vport: VportId) -> Match {
@@ -179,9 +197,19 @@ fn from(vport: VportId) -> Match {
 
 /// TCP to port 25.
 fn mail(mut matches: Match) -> Match {
-    let FlowKey { eth_type, ip_proto, l4_dst, .. } = &mut matches.value;
+    let FlowKey {
+        eth_type,
+        ip_proto,
+        l4_dst,
+        ..
+    } = &mut matches.value;
     (*eth_type, *ip_proto, *l4_dst) = (0x0800, 6, 25);
-    let FlowKey { eth_type, ip_proto, l4_dst, .. } = &mut matches.mask;
+    let FlowKey {
+        eth_type,
+        ip_proto,
+        l4_dst,
+        ..
+    } = &mut matches.mask;
     (*eth_type, *ip_proto, *l4_dst) = (u16::MAX, u8::MAX, u16::MAX);
     matches
 }
@@ -193,7 +221,11 @@ fn drivers_that_fit(queues: u32) -> Result<usize, DemoError> {
     let drivers = limit.saturating_sub(sockets) / FILES_PER_DRIVER;
     if drivers < MIN_DRIVERS {
         let needed = sockets + MIN_DRIVERS * FILES_PER_DRIVER;
-        return Err(DemoError::Descriptors { queues, needed, limit });
+        return Err(DemoError::Descriptors {
+            queues,
+            needed,
+            limit,
+        });
     }
     Ok(drivers.min(u64::from(queues)) as usize)
 }
@@ -241,7 +273,10 @@ fn connect(channels: &[ChannelInfo]) -> Result<Vec<Client>, DemoError> {
     let bar = progress("attaching drivers", channels.len());
     let mut clients = Vec::with_capacity(channels.len());
     for (channel, info) in channels.iter().enumerate() {
-        let socket = info.socket.as_deref().expect("a vhost-user channel has a socket");
+        let socket = info
+            .socket
+            .as_deref()
+            .expect("a vhost-user channel has a socket");
         let client = Client::connect(socket, QUEUE);
         clients.push(client.map_err(|source| DemoError::Client { channel, source })?);
         bar.inc(1);
@@ -288,7 +323,11 @@ fn talk(
             }
             clients[i].flush().map_err(at(i))?;
         }
-        report.sent(clients[cast.spoofer].send(&spoofed).map_err(at(cast.spoofer))?);
+        report.sent(
+            clients[cast.spoofer]
+                .send(&spoofed)
+                .map_err(at(cast.spoofer))?,
+        );
         clients[cast.spoofer].flush().map_err(at(cast.spoofer))?;
         take(cast, clients, &mut buffer, report)?;
         round += 1;
@@ -316,7 +355,10 @@ fn take(
 ) -> Result<(), DemoError> {
     for channel in cast.talkers().chain([cast.monitor]) {
         let client = &mut clients[channel];
-        while client.receive(buffer).map_err(|source| DemoError::Client { channel, source })? {
+        while client
+            .receive(buffer)
+            .map_err(|source| DemoError::Client { channel, source })?
+        {
             report.received(buffer.len());
         }
     }

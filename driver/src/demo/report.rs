@@ -98,7 +98,15 @@ fn rss_kib() -> Option<u64> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { channels, drivers, rules, created, connected, talked, .. } = self;
+        let Self {
+            channels,
+            drivers,
+            rules,
+            created,
+            connected,
+            talked,
+            ..
+        } = self;
         writeln!(
             f,
             "{channels} channels created in {:.2} s, {drivers} drivers attached in {:.2} s, \
@@ -108,11 +116,18 @@ impl fmt::Display for Report {
             talked.as_secs_f64(),
         )?;
         if drivers < channels {
-            writeln!(f, "(the limit of open files leaves room for no more drivers: see ulimit -Hn)")?;
+            writeln!(
+                f,
+                "(the limit of open files leaves room for no more drivers: see ulimit -Hn)"
+            )?;
         }
         if let Some(kib) = self.rss_kib {
             let each = kib as f64 / *channels as f64;
-            writeln!(f, "memory, drivers and NIC together: {} MiB ({each:.1} KiB a channel)", kib / 1024)?;
+            writeln!(
+                f,
+                "memory, drivers and NIC together: {} MiB ({each:.1} KiB a channel)",
+                kib / 1024
+            )?;
         }
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY);
@@ -121,20 +136,51 @@ impl fmt::Display for Report {
             table.add_row([what, &packets.to_string(), meaning]);
         };
         row("sent by drivers", self.sent, "");
-        row("entered the switch", self.entered, "as the channels counted it");
-        row("matched a rule", self.rule_packets, "as the rules counted it");
-        row("delivered", self.delivered, "copies of mirror rules count as well");
-        row("received by drivers", self.received, &format!("{} bytes", self.received_bytes));
-        row("left in a ring", self.left_in_rings, "one driver takes nothing out");
+        row(
+            "entered the switch",
+            self.entered,
+            "as the channels counted it",
+        );
+        row(
+            "matched a rule",
+            self.rule_packets,
+            "as the rules counted it",
+        );
+        row(
+            "delivered",
+            self.delivered,
+            "copies of mirror rules count as well",
+        );
+        row(
+            "received by drivers",
+            self.received,
+            &format!("{} bytes", self.received_bytes),
+        );
+        row(
+            "left in a ring",
+            self.left_in_rings,
+            "one driver takes nothing out",
+        );
         for (reason, packets) in &self.drops {
-            row(&format!("dropped: {}", reason.name()), *packets, reason.explain());
+            row(
+                &format!("dropped: {}", reason.name()),
+                *packets,
+                reason.explain(),
+            );
         }
         if let Some(column) = table.column_mut(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         writeln!(f, "{table}")?;
         let rate = self.entered as f64 / self.talked.as_secs_f64().max(1e-9) / 1e6;
-        let verdict = if self.agrees() { "agree" } else { "DO NOT AGREE" };
-        write!(f, "{rate:.2} million packets per second in; drivers' and NIC's counters {verdict}")
+        let verdict = if self.agrees() {
+            "agree"
+        } else {
+            "DO NOT AGREE"
+        };
+        write!(
+            f,
+            "{rate:.2} million packets per second in; drivers' and NIC's counters {verdict}"
+        )
     }
 }

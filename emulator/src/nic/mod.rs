@@ -2,13 +2,17 @@
 //! method of [`Nic`] that either does all of it or refuses with a reason and changes nothing.
 
 mod api;
+pub mod attach_text;
 mod channels;
+pub mod edge;
 pub mod error;
 mod eswitch;
+mod names;
 pub mod spec;
 
 pub use api::NicApi;
 pub use error::Refused;
+pub use names::PortNames;
 
 use crate::datapath::{Change, Datapath, Source, Workers};
 use crate::port::{

@@ -36,8 +36,14 @@ pub fn nofile_limit(wanted: u64) -> u64 {
     if raise_nofile_limit(wanted).is_ok() {
         return wanted;
     }
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
-    if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft }
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 0;
+    };
+    if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+        hard
+    } else {
+        soft
+    }
 }
 
 #[cfg(test)]

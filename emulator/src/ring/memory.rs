@@ -239,7 +239,9 @@ impl GuestMemory {
     /// Whether it has this very region: address, size and client address.
     pub fn has_region(&self, spec: &RegionSpec) -> bool {
         let RegionSpec { gpa, size, uva, .. } = *spec;
-        self.regions.iter().any(|r| r.gpa == gpa && r.len == size && r.uva == uva)
+        self.regions
+            .iter()
+            .any(|r| r.gpa == gpa && r.len == size && r.uva == uva)
     }
 
     /// This memory without one region (REM_MEM_REG), which is found by address, size and client

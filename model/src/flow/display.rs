@@ -8,15 +8,38 @@ use crate::{Mac, VportId};
 use std::fmt::{self, Display, Formatter};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A port as the text form writes it.
-struct Port(VportId);
+/// Looks up a port's name by its number; the uplink is never asked for.
+pub type NameOfPort<'a> = &'a dyn Fn(VportId) -> Option<String>;
 
-impl Display for Port {
+/// A rule, or a part of one, that calls ports by their names; see [`RuleSpec::with_names`].
+struct Named<'a, T> {
+    value: &'a T,
+    names: NameOfPort<'a>,
+}
+
+/// A port as the text form writes it.
+struct Port<'a>(VportId, NameOfPort<'a>);
+
+impl Display for Port<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        if self.0.is_uplink() {
-            f.write_str("uplink")
-        } else {
-            write!(f, "vport:{}", self.0.0)
+        let Port(vport, names) = self;
+        if vport.is_uplink() {
+            return f.write_str("uplink");
+        }
+        match names(*vport) {
+            Some(name) => f.write_str(&name),
+            None => write!(f, "vport:{}", vport.0),
+        }
+    }
+}
+
+impl Display for Named<'_, Action> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.value {
+            Action::Drop => f.write_str("drop"),
+            Action::Pass => f.write_str("pass"),
+            Action::Redirect(vport) => write!(f, "redirect {}", Port(*vport, self.names)),
+            Action::Mirror(vport) => write!(f, "mirror {}", Port(*vport, self.names)),
         }
     }
 }
@@ -24,22 +47,31 @@ impl Display for Port {
 impl Display for Action {
     /// Without the leading `action`.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Action::Drop => f.write_str("drop"),
-            Action::Pass => f.write_str("pass"),
-            Action::Redirect(vport) => write!(f, "redirect {}", Port(*vport)),
-            Action::Mirror(vport) => write!(f, "mirror {}", Port(*vport)),
+        Named {
+            value: self,
+            names: &|_| None,
         }
+        .fmt(f)
     }
 }
 
 impl Display for Match {
     /// The keys, separated by spaces; nothing at all if every packet is meant.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Named {
+            value: self,
+            names: &|_| None,
+        }
+        .fmt(f)
+    }
+}
+
+impl Display for Named<'_, Match> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let mut line = Line { f, space: "" };
-        let (value, mask) = (&self.value, &self.mask);
+        let (value, mask) = (&self.value.value, &self.value.mask);
         if mask.in_port != 0 {
-            line.put("in_port", Port(VportId(value.in_port)))?;
+            line.put("in_port", Port(VportId(value.in_port), self.names))?;
         }
         line.mac("src_mac", value.eth_src, mask.eth_src)?;
         line.mac("dst_mac", value.eth_dst, mask.eth_dst)?;
@@ -73,18 +105,33 @@ impl Display for Match {
     }
 }
 
+impl RuleSpec {
+    /// The text form with ports by name; `names` must give names that reading the text back finds
+    /// again. A port without one is written as `vport:N`.
+    pub fn with_names<'a>(&'a self, names: NameOfPort<'a>) -> impl Display + 'a {
+        Named { value: self, names }
+    }
+}
+
 impl Display for RuleSpec {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "prio {}", self.priority)?;
-        if self.matches != Match::default() {
-            write!(f, " {}", self.matches)?;
+        self.with_names(&|_| None).fmt(f)
+    }
+}
+
+impl Display for Named<'_, RuleSpec> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (rule, names) = (self.value, self.names);
+        write!(f, "prio {}", rule.priority)?;
+        if rule.matches != Match::default() {
+            let value = &rule.matches;
+            write!(f, " {}", Named { value, names })?;
         }
-        if self.cookie != 0 {
-            write!(f, " cookie 0x{:x}", self.cookie)?;
+        if rule.cookie != 0 {
+            write!(f, " cookie 0x{:x}", rule.cookie)?;
         }
-        self.actions
-            .iter()
-            .try_for_each(|action| write!(f, " action {action}"))
+        let mut actions = rule.actions.iter();
+        actions.try_for_each(|value| write!(f, " action {}", Named { value, names }))
     }
 }
 
@@ -144,5 +191,22 @@ impl Display for Ip {
         } else {
             Ipv4Addr::new(a, b, c, d).fmt(f)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_called_by_name_where_they_have_one() {
+        let names = |v: VportId| (v.0 == 7).then(|| "web1".to_owned());
+        let ports = |name: &str| (name == "web1").then_some(VportId(7));
+        let text = "prio 10 in_port web1 dst_mac 02:00:00:00:00:01 cookie 0x5 \
+                    action mirror vport:9 action redirect uplink";
+        let spec = RuleSpec::parse(text, &ports).unwrap();
+        assert_eq!(spec.with_names(&names).to_string(), text);
+        let numbered = spec.to_string();
+        assert!(numbered.contains("in_port vport:7 "), "{numbered}");
     }
 }

@@ -18,6 +18,7 @@ mod rule;
 mod tables;
 pub mod text;
 
+pub use display::NameOfPort;
 pub use installed::{Rule, RuleCounter, RuleTotals};
 pub use key::FlowKey;
 pub use parse::{MAX_RULE_TEXT, PortNames, RuleTextError};

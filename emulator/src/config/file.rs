@@ -1,0 +1,72 @@
+//! The TOML file as written: the shape of the tables, every value with its place.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+type Number = Option<Spanned<i64>>;
+type Text = Option<Spanned<String>>;
+
+/// The whole file.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default)]
+    pub nic: Nic,
+    #[serde(default)]
+    pub eswitch: Eswitch,
+    #[serde(default)]
+    pub channel: Vec<Channel>,
+    #[serde(default)]
+    pub flow: Vec<Flow>,
+    #[serde(default)]
+    pub fdb: Vec<Fdb>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nic {
+    pub queues: Number,
+    pub workers: Number,
+    pub representors: Text,
+    pub uplink: Text,
+    pub nic_index: Number,
+    pub ageing_secs: Number,
+    pub run_dir: Text,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Eswitch {
+    pub mode: Text,
+    pub vepa: Option<Spanned<bool>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Channel {
+    pub name: Spanned<String>,
+    pub queues: Number,
+    pub mac: Text,
+    pub vlan: Number,
+    pub mtu: Number,
+    pub spoofchk: Option<bool>,
+    pub trust: Option<bool>,
+    pub link: Text,
+    pub attach: Text,
+    #[serde(default)]
+    pub addresses: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Flow {
+    pub rule: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fdb {
+    pub vid: Number,
+    pub mac: Spanned<String>,
+    pub port: Spanned<String>,
+}

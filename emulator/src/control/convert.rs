@@ -1,0 +1,274 @@
+//! Between messages and the NIC's own types. What comes in is checked here; what goes out is only
+//! spelled.
+
+use super::error::RequestError;
+use super::proto;
+use crate::nic::edge::{self, DEFAULT_MTU, MTU, QUEUES, shown};
+use crate::nic::spec::*;
+use crate::nic::{PortNames, Refused};
+use chanio_model::eswitch::Mode;
+use chanio_model::{ChannelName, Mac};
+use ipnet::IpNet;
+
+/// A channel as asked for.
+pub fn channel_spec(asked: proto::ChannelSpec) -> Result<ChannelSpec, RequestError> {
+    let or = |value: u32, default: u16| match value {
+        0 => i64::from(default),
+        asked => i64::from(asked),
+    };
+    Ok(ChannelSpec {
+        name: edge::channel_name(&asked.name)?,
+        queues: edge::number("queues", or(asked.queues, 1), QUEUES)?,
+        mac: match asked.mac.as_str() {
+            "" => None,
+            text => Some(edge::mac(text)?),
+        },
+        vlan: edge::port_vlan(asked.vlan.into())?,
+        mtu: edge::number("mtu", or(asked.mtu, DEFAULT_MTU), MTU)?,
+        spoofchk: asked.spoofchk,
+        trust: asked.trust,
+        link_up: !asked.link_down,
+        attach: attach(asked.attach)?,
+    })
+}
+
+fn attach(asked: Option<proto::Attach>) -> Result<Attach, RequestError> {
+    use proto::attach::{Kind, Tap};
+    match asked.and_then(|a| a.kind) {
+        None | Some(Kind::VhostUser(_)) => Ok(Attach::VhostUser),
+        Some(Kind::VhostUserClient(client)) => Ok(Attach::vhost_user_client(&client.path)?),
+        Some(Kind::Tap(Tap {
+            netns,
+            ifname,
+            addresses,
+        })) => {
+            let addresses: Result<_, _> = addresses.iter().map(|a| ip_net(a)).collect();
+            Ok(Attach::tap(&netns, &ifname, addresses?)?)
+        }
+    }
+}
+
+fn ip_net(text: &str) -> Result<IpNet, RequestError> {
+    text.parse().map_err(|_| RequestError::Invalid {
+        field: "addresses",
+        value: format!("`{}`", shown(text)),
+        allowed: "ADDRESS/PREFIX, as 10.0.0.1/24",
+    })
+}
+
+/// Names of channels that are asked about or removed: one that cannot be a name is no channel's.
+pub fn channel_names(names: &[String]) -> Result<Vec<ChannelName>, RequestError> {
+    let name = |text: &String| text.parse().map_err(|_| no_channel(text));
+    names.iter().map(name).collect()
+}
+
+/// No such channel.
+pub fn no_channel(name: &str) -> RequestError {
+    Refused::NoChannel(shown(name)).into()
+}
+
+/// What of a channel to change.
+pub fn channel_change(
+    asked: proto::SetChannelRequest,
+) -> Result<(ChannelName, ChannelChange), RequestError> {
+    let name = asked.name.parse().map_err(|_| no_channel(&asked.name))?;
+    let mtu = |mtu: u32| edge::number("mtu", mtu.into(), MTU);
+    let change = ChannelChange {
+        mac: asked.mac.as_deref().map(edge::mac).transpose()?,
+        vlan: asked.vlan.map(|v| edge::port_vlan(v.into())).transpose()?,
+        mtu: asked.mtu.map(mtu).transpose()?,
+        spoofchk: asked.spoofchk,
+        trust: asked.trust,
+        link_up: asked.link_up,
+        clear_fault: asked.clear_fault,
+    };
+    Ok((name, change))
+}
+
+/// Settings of the eswitch to change.
+pub fn eswitch_change(asked: proto::SetEswitchRequest) -> Result<EswitchChange, RequestError> {
+    use proto::EswitchMode;
+    let mode = match EswitchMode::try_from(asked.mode) {
+        Ok(EswitchMode::Unspecified) => None,
+        Ok(EswitchMode::Legacy) => Some(Mode::Legacy),
+        Ok(EswitchMode::Switchdev) => Some(Mode::Switchdev),
+        Err(_) => {
+            return Err(RequestError::Invalid {
+                field: "mode",
+                value: asked.mode.to_string(),
+                allowed: "1 (legacy) or 2 (switchdev), or 0 to leave it",
+            });
+        }
+    };
+    Ok(EswitchChange {
+        mode,
+        vepa: asked.vepa,
+        ageing_secs: asked.ageing_secs,
+    })
+}
+
+/// VLAN and address of an FDB entry.
+pub fn fdb_key(vid: u32, mac: &str) -> Result<(u16, Mac), RequestError> {
+    Ok((edge::vid(vid.into())?, edge::mac(mac)?))
+}
+
+/// A rule as listed.
+pub fn flow(names: &PortNames, info: &RuleInfo) -> proto::Flow {
+    proto::Flow {
+        id: info.id.0,
+        rule: names.rule(&info.spec),
+        priority: info.spec.priority.into(),
+        cookie: info.spec.cookie,
+        packets: info.packets,
+        bytes: info.bytes,
+        idle_ns: info.idle_ns,
+    }
+}
+
+/// An address as listed.
+pub fn fdb_entry(names: &PortNames, info: &FdbInfo) -> proto::FdbEntry {
+    proto::FdbEntry {
+        vid: info.vid.into(),
+        mac: info.mac.to_string(),
+        vport: info.vport.0,
+        port: names.name(info.vport),
+        r#static: info.is_static,
+        idle_ns: info.idle_ns,
+    }
+}
+
+impl From<NicInfo> for proto::Nic {
+    fn from(info: NicInfo) -> Self {
+        Self {
+            version: info.version.to_owned(),
+            queues: info.queues,
+            queues_free: info.queues_free,
+            channels: info.channels,
+            workers: info.workers as u32,
+            uplink: info.uplink,
+            no_representors: info.representors.err().unwrap_or_default(),
+            run_dir: info.run_dir.display().to_string(),
+        }
+    }
+}
+
+impl From<EswitchInfo> for proto::Eswitch {
+    fn from(info: EswitchInfo) -> Self {
+        let mode = match info.mode {
+            Mode::Legacy => proto::EswitchMode::Legacy,
+            Mode::Switchdev => proto::EswitchMode::Switchdev,
+        };
+        Self {
+            mode: mode.into(),
+            vepa: info.vepa,
+            ageing_secs: info.ageing_secs,
+            flows: info.rules as u64,
+            fdb_entries: info.fdb_entries as u64,
+        }
+    }
+}
+
+impl From<Attach> for proto::Attach {
+    fn from(attach: Attach) -> Self {
+        use proto::attach::{Kind, Tap, VhostUser, VhostUserClient};
+        let kind = match attach {
+            Attach::VhostUser => Kind::VhostUser(VhostUser {}),
+            Attach::VhostUserClient { path } => Kind::VhostUserClient(VhostUserClient {
+                path: path.display().to_string(),
+            }),
+            Attach::Tap {
+                netns,
+                ifname,
+                addresses,
+            } => Kind::Tap(Tap {
+                netns,
+                ifname: ifname.unwrap_or_default(),
+                addresses: addresses.iter().map(IpNet::to_string).collect(),
+            }),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl From<ChannelSpec> for proto::ChannelSpec {
+    fn from(spec: ChannelSpec) -> Self {
+        Self {
+            name: spec.name.to_string(),
+            queues: spec.queues.into(),
+            mac: spec.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            vlan: spec.vlan.map_or(0, |v| v.id().into()),
+            mtu: spec.mtu.into(),
+            spoofchk: spec.spoofchk,
+            trust: spec.trust,
+            link_down: !spec.link_up,
+            attach: Some(spec.attach.into()),
+        }
+    }
+}
+
+impl From<ChannelInfo> for proto::Channel {
+    fn from(info: ChannelInfo) -> Self {
+        let state = match info.state {
+            ChannelState::Disconnected => proto::ChannelState::Disconnected,
+            ChannelState::Connected => proto::ChannelState::Connected,
+            ChannelState::Running => proto::ChannelState::Running,
+            ChannelState::Faulted => proto::ChannelState::Faulted,
+        };
+        let socket = info.socket.map(|path| path.display().to_string());
+        Self {
+            spec: Some(info.spec.into()),
+            mac: info.mac.to_string(),
+            vport: info.vport.0,
+            representor: info.representor.unwrap_or_default(),
+            socket: socket.unwrap_or_default(),
+            state: state.into(),
+            fault: info.fault.unwrap_or_default(),
+            features: info.features,
+            active_queues: info.active_queues.into(),
+        }
+    }
+}
+
+/// A channel's name, or `uplink`.
+fn owner(channel: Option<ChannelName>) -> String {
+    channel.map_or_else(|| "uplink".to_owned(), |name| name.to_string())
+}
+
+impl From<RepresentorInfo> for proto::Representor {
+    fn from(info: RepresentorInfo) -> Self {
+        Self {
+            name: info.name,
+            vport: info.vport.0,
+            channel: info.channel.map(|c| c.to_string()).unwrap_or_default(),
+            up: info.up,
+            carrier: info.carrier,
+            mtu: info.mtu,
+        }
+    }
+}
+
+impl From<Count> for proto::Count {
+    fn from(Count { packets, bytes }: Count) -> Self {
+        Self { packets, bytes }
+    }
+}
+
+impl From<VportStats> for proto::VportStats {
+    fn from(stats: VportStats) -> Self {
+        let drop = |(reason, packets): (chanio_model::DropReason, u64)| proto::Drop {
+            reason: reason.name().to_owned(),
+            packets,
+            explanation: reason.explain().to_owned(),
+        };
+        Self {
+            vport: stats.vport.0,
+            name: owner(stats.channel),
+            tx: Some(stats.tx.into()),
+            rx: Some(stats.rx.into()),
+            representor: stats.representor.unwrap_or_default(),
+            representor_rx: Some(stats.representor_rx.into()),
+            representor_tx: Some(stats.representor_tx.into()),
+            drops: stats.drops.into_iter().map(drop).collect(),
+        }
+    }
+}
