@@ -1,0 +1,384 @@
+//! The backend for `chanio-emu`: gRPC over its control socket.
+
+use crate::nic::*;
+use crate::{DeviceError, Nic};
+use chanio_emu::control::proto::control_client::ControlClient;
+use chanio_emu::control::proto::{self, attach::Kind};
+use chanio_emu::nic::spec::Attach;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tonic::transport::{Channel as Transport, Endpoint};
+use tonic::{Response, Status, Streaming};
+
+/// 10,000 channels with all their fields are some megabytes.
+const MAX_MESSAGE: usize = 64 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+const MATCH_KEYS: [&str; 12] = [
+    "in_port", "src_mac", "dst_mac", "eth_type", "vlan_id", "vlan_prio", "src_ip", "dst_ip",
+    "ip_proto", "src_port", "dst_port", "cookie",
+];
+
+/// A running emulator.
+pub struct Emulator {
+    address: String,
+    runtime: Runtime,
+    client: ControlClient<Transport>,
+}
+
+impl Emulator {
+    /// The emulator with this run directory.
+    pub fn connect(run_dir: &Path) -> Result<Self, DeviceError> {
+        let address = format!("emu:{}", run_dir.display());
+        let socket = run_dir.join("control.sock");
+        let unreachable = |why: String| DeviceError::Unreachable { address: address.clone(), why };
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| unreachable(e.to_string()))?;
+        if !socket.exists() {
+            return Err(unreachable(format!("no emulator runs there ({} is missing)", socket.display())));
+        }
+        let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display()))
+            .map_err(|e| unreachable(e.to_string()))?
+            .connect_timeout(CONNECT_TIMEOUT);
+        let transport = runtime.block_on(endpoint.connect()).map_err(|e| {
+            let cause = std::error::Error::source(&e).map_or(e.to_string(), |c| c.to_string());
+            unreachable(format!("cannot connect to {}: {cause}", socket.display()))
+        })?;
+        let client = ControlClient::new(transport)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        Ok(Self { address, runtime, client })
+    }
+
+    fn call<T>(
+        &self,
+        request: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, DeviceError> {
+        let answer = self.runtime.block_on(request);
+        answer.map(Response::into_inner).map_err(|status| self.refusal(&status))
+    }
+
+    fn list<T>(
+        &self,
+        request: impl Future<Output = Result<Response<Streaming<T>>, Status>>,
+    ) -> Result<Vec<T>, DeviceError> {
+        let mut stream = self.call(request)?;
+        let mut items = Vec::new();
+        while let Some(item) =
+            self.runtime.block_on(stream.message()).map_err(|status| self.refusal(&status))?
+        {
+            items.push(item);
+        }
+        Ok(items)
+    }
+
+    fn refusal(&self, status: &Status) -> DeviceError {
+        match status.code() {
+            tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled => {
+                DeviceError::Unreachable {
+                    address: self.address.clone(),
+                    why: status.message().to_owned(),
+                }
+            }
+            tonic::Code::Unimplemented => DeviceError::Unsupported {
+                what: "this request".into(),
+                why: format!("{} is of another version", self.address),
+            },
+            _ => DeviceError::Refused { reason: status.message().to_owned() },
+        }
+    }
+}
+
+impl Nic for Emulator {
+    fn info(&mut self) -> Result<NicInfo, DeviceError> {
+        let mut client = self.client.clone();
+        let nic = self.call(client.get_nic(proto::GetNicRequest {}))?;
+        let representors = nic.no_representors.is_empty();
+        let mut attach = vec!["vhost-user", "vhost-user-client:PATH"];
+        if representors {
+            attach.push("tap:NETNS[:IF]");
+        }
+        Ok(NicInfo {
+            device: self.address.clone(),
+            version: nic.version,
+            queues: nic.queues,
+            queues_free: nic.queues_free,
+            channels: nic.channels,
+            workers: nic.workers,
+            uplink: nic.uplink,
+            capabilities: Capabilities {
+                max_channels: nic.queues.min(65_535),
+                attach,
+                modes: vec!["legacy", "switchdev"],
+                representors,
+                no_representors: some(nic.no_representors),
+                match_keys: MATCH_KEYS.to_vec(),
+                actions: vec!["drop", "pass", "redirect", "mirror"],
+            },
+        })
+    }
+
+    fn eswitch(&mut self) -> Result<Eswitch, DeviceError> {
+        let mut client = self.client.clone();
+        Ok(eswitch(&self.call(client.get_eswitch(proto::GetEswitchRequest {}))?))
+    }
+
+    fn set_eswitch(&mut self, change: EswitchChange) -> Result<Eswitch, DeviceError> {
+        let mode = match change.switchdev {
+            None => proto::EswitchMode::Unspecified,
+            Some(false) => proto::EswitchMode::Legacy,
+            Some(true) => proto::EswitchMode::Switchdev,
+        };
+        let request = proto::SetEswitchRequest {
+            mode: mode.into(),
+            vepa: change.vepa,
+            ageing_secs: change.ageing_secs,
+        };
+        let mut client = self.client.clone();
+        Ok(eswitch(&self.call(client.set_eswitch(request))?))
+    }
+
+    fn add_channels(&mut self, specs: Vec<ChannelSpec>) -> Result<Vec<Channel>, DeviceError> {
+        let channels = specs.into_iter().map(channel_spec).collect();
+        let mut client = self.client.clone();
+        let made = self.list(client.add_channels(proto::AddChannelsRequest { channels }))?;
+        Ok(made.into_iter().map(channel).collect())
+    }
+
+    fn del_channels(&mut self, names: &[String]) -> Result<(), DeviceError> {
+        let request = proto::DeleteChannelsRequest { names: names.to_vec() };
+        let mut client = self.client.clone();
+        self.call(client.delete_channels(request)).map(|_| ())
+    }
+
+    fn set_channel(&mut self, name: &str, change: ChannelChange) -> Result<Channel, DeviceError> {
+        let request = proto::SetChannelRequest {
+            name: name.to_owned(),
+            mac: change.mac,
+            vlan: change.vlan.map(u32::from),
+            mtu: change.mtu.map(u32::from),
+            spoofchk: change.spoofchk,
+            trust: change.trust,
+            link_up: change.link_up,
+            clear_fault: change.clear_fault,
+        };
+        let mut client = self.client.clone();
+        self.call(client.set_channel(request)).map(channel)
+    }
+
+    fn channels(&mut self, names: &[String]) -> Result<Vec<Channel>, DeviceError> {
+        let request = proto::ListChannelsRequest { names: names.to_vec() };
+        let mut client = self.client.clone();
+        Ok(self.list(client.list_channels(request))?.into_iter().map(channel).collect())
+    }
+
+    fn representors(&mut self) -> Result<Vec<Representor>, DeviceError> {
+        let mut client = self.client.clone();
+        let list = self.list(client.list_representors(proto::ListRepresentorsRequest {}))?;
+        let representor = |r: proto::Representor| Representor {
+            name: r.name,
+            vport: r.vport,
+            channel: some(r.channel),
+            up: r.up,
+            carrier: r.carrier,
+            mtu: r.mtu,
+        };
+        Ok(list.into_iter().map(representor).collect())
+    }
+
+    fn add_flows(&mut self, rules: Vec<String>) -> Result<Vec<u64>, DeviceError> {
+        let mut client = self.client.clone();
+        Ok(self.call(client.add_flows(proto::AddFlowsRequest { rules }))?.ids)
+    }
+
+    fn del_flows(&mut self, ids: &[u64]) -> Result<(), DeviceError> {
+        let request = proto::DeleteFlowsRequest { ids: ids.to_vec(), all: false };
+        let mut client = self.client.clone();
+        self.call(client.delete_flows(request)).map(|_| ())
+    }
+
+    fn flush_flows(&mut self) -> Result<u64, DeviceError> {
+        let request = proto::DeleteFlowsRequest { ids: vec![], all: true };
+        let mut client = self.client.clone();
+        Ok(self.call(client.delete_flows(request))?.deleted)
+    }
+
+    fn flows(&mut self) -> Result<Vec<Flow>, DeviceError> {
+        let mut client = self.client.clone();
+        let list = self.list(client.list_flows(proto::ListFlowsRequest {}))?;
+        Ok(list.into_iter().map(flow).collect())
+    }
+
+    fn fdb(&mut self) -> Result<Vec<FdbEntry>, DeviceError> {
+        let mut client = self.client.clone();
+        let list = self.list(client.list_fdb(proto::ListFdbRequest {}))?;
+        let entry = |e: proto::FdbEntry| FdbEntry {
+            vlan: e.vid,
+            mac: e.mac,
+            port: e.port,
+            vport: e.vport,
+            is_static: e.r#static,
+            idle_ns: e.idle_ns,
+        };
+        Ok(list.into_iter().map(entry).collect())
+    }
+
+    fn add_fdb(&mut self, vlan: u16, mac: &str, port: &str) -> Result<(), DeviceError> {
+        let request =
+            proto::AddFdbRequest { vid: vlan.into(), mac: mac.to_owned(), port: port.to_owned() };
+        let mut client = self.client.clone();
+        self.call(client.add_fdb(request)).map(|_| ())
+    }
+
+    fn del_fdb(&mut self, vlan: u16, mac: &str) -> Result<(), DeviceError> {
+        let request = proto::DeleteFdbRequest { vid: vlan.into(), mac: mac.to_owned() };
+        let mut client = self.client.clone();
+        self.call(client.delete_fdb(request)).map(|_| ())
+    }
+
+    fn flush_fdb(&mut self) -> Result<u64, DeviceError> {
+        let mut client = self.client.clone();
+        Ok(self.call(client.flush_fdb(proto::FlushFdbRequest {}))?.flushed)
+    }
+
+    fn stats(&mut self, names: &[String]) -> Result<Vec<VportStats>, DeviceError> {
+        let request = proto::ListStatsRequest { names: names.to_vec() };
+        let mut client = self.client.clone();
+        Ok(self.list(client.list_stats(request))?.into_iter().map(vport_stats).collect())
+    }
+}
+
+/// An empty string means there is none.
+fn some(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn eswitch(e: &proto::Eswitch) -> Eswitch {
+    Eswitch {
+        mode: match e.mode() {
+            proto::EswitchMode::Switchdev => "switchdev",
+            proto::EswitchMode::Legacy | proto::EswitchMode::Unspecified => "legacy",
+        },
+        vepa: e.vepa,
+        ageing_secs: e.ageing_secs,
+        flows: e.flows,
+        fdb_entries: e.fdb_entries,
+    }
+}
+
+fn channel_spec(spec: ChannelSpec) -> proto::ChannelSpec {
+    let kind = match spec.attach {
+        Attach::VhostUser => Kind::VhostUser(proto::attach::VhostUser {}),
+        Attach::VhostUserClient { path } => Kind::VhostUserClient(proto::attach::VhostUserClient {
+            path: path.display().to_string(),
+        }),
+        Attach::Tap { netns, ifname, addresses } => Kind::Tap(proto::attach::Tap {
+            netns,
+            ifname: ifname.unwrap_or_default(),
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+        }),
+    };
+    proto::ChannelSpec {
+        name: spec.name,
+        queues: spec.queues.into(),
+        mac: spec.mac.unwrap_or_default(),
+        vlan: spec.vlan.into(),
+        mtu: spec.mtu.into(),
+        spoofchk: spec.spoofchk,
+        trust: spec.trust,
+        link_down: !spec.link_up,
+        attach: Some(proto::Attach { kind: Some(kind) }),
+    }
+}
+
+fn channel(c: proto::Channel) -> Channel {
+    let state = match c.state() {
+        proto::ChannelState::Disconnected => "disconnected",
+        proto::ChannelState::Connected => "connected",
+        proto::ChannelState::Running => "running",
+        proto::ChannelState::Faulted => "faulted",
+        proto::ChannelState::Unspecified => "unknown",
+    };
+    let spec = c.spec.unwrap_or_default();
+    let attach = match spec.attach.and_then(|a| a.kind) {
+        Some(Kind::Tap(tap)) => {
+            let ifname = if tap.ifname.is_empty() { "eth0" } else { &tap.ifname };
+            format!("tap:{}:{ifname}", tap.netns)
+        }
+        Some(Kind::VhostUserClient(client)) => format!("vhost-user-client:{}", client.path),
+        Some(Kind::VhostUser(_)) | None => "vhost-user".into(),
+    };
+    Channel {
+        name: spec.name,
+        vport: c.vport,
+        mac: c.mac,
+        queues: spec.queues,
+        active_queues: c.active_queues,
+        vlan: (spec.vlan != 0).then_some(spec.vlan),
+        mtu: spec.mtu,
+        spoofchk: spec.spoofchk,
+        trust: spec.trust,
+        link: if spec.link_down { "down" } else { "up" },
+        attach,
+        representor: some(c.representor),
+        socket: some(c.socket),
+        state,
+        fault: some(c.fault),
+        features: format!("{:#x}", c.features),
+    }
+}
+
+/// Key and value as they stand in the text, and the actions behind them.
+fn flow(f: proto::Flow) -> Flow {
+    let mut matches = BTreeMap::new();
+    let mut actions = Vec::new();
+    let mut words = f.rule.split_whitespace().peekable();
+    while let Some(key) = words.next() {
+        let Some(value) = words.next() else { break };
+        if key == "action" {
+            let takes_port = matches!(value, "redirect" | "mirror");
+            let port = words.next_if(|_| takes_port);
+            actions.push(port.map_or(value.to_owned(), |port| format!("{value} {port}")));
+        } else if !matches!(key, "prio" | "cookie") {
+            matches.insert(key.to_owned(), value.to_owned());
+        }
+    }
+    Flow {
+        id: f.id,
+        rule: f.rule,
+        priority: f.priority,
+        cookie: f.cookie,
+        matches,
+        actions,
+        packets: f.packets,
+        bytes: f.bytes,
+        idle_ns: f.idle_ns,
+    }
+}
+
+
+fn vport_stats(s: proto::VportStats) -> VportStats {
+    let (tx, rx) = (s.tx.unwrap_or_default(), s.rx.unwrap_or_default());
+    let (to_host, from_host) =
+        (s.representor_rx.unwrap_or_default(), s.representor_tx.unwrap_or_default());
+    VportStats {
+        vport: s.vport,
+        name: s.name,
+        tx_packets: tx.packets,
+        tx_bytes: tx.bytes,
+        rx_packets: rx.packets,
+        rx_bytes: rx.bytes,
+        drops: s.drops.iter().map(|d| (d.reason.clone(), d.packets)).collect(),
+        representor: some(s.representor).map(|name| RepresentorStats {
+            name,
+            rx_packets: to_host.packets,
+            rx_bytes: to_host.bytes,
+            tx_packets: from_host.packets,
+            tx_bytes: from_host.bytes,
+        }),
+        explanations: s.drops.into_iter().map(|d| (d.reason, d.explanation)).collect(),
+    }
+}

@@ -1,0 +1,287 @@
+//! What can be asked of a device, whatever it is; and the plain data it answers with, which is
+//! also what `--json` prints (docs/json.md).
+
+use crate::DeviceError;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A NIC. Calls may block; each does all it says or, on an error, nothing.
+pub trait Nic {
+    /// The device and what it can do.
+    fn info(&mut self) -> Result<NicInfo, DeviceError>;
+    /// The eswitch's settings.
+    fn eswitch(&mut self) -> Result<Eswitch, DeviceError>;
+    /// Change settings of the eswitch. Another mode removes rules and learned addresses.
+    fn set_eswitch(&mut self, change: EswitchChange) -> Result<Eswitch, DeviceError>;
+    /// Make channels, all or none.
+    fn add_channels(&mut self, specs: Vec<ChannelSpec>) -> Result<Vec<Channel>, DeviceError>;
+    /// Remove channels, all or none, with the rules that name them.
+    fn del_channels(&mut self, names: &[String]) -> Result<(), DeviceError>;
+    /// Change a running channel.
+    fn set_channel(&mut self, name: &str, change: ChannelChange) -> Result<Channel, DeviceError>;
+    /// These channels, or all if `names` is empty.
+    fn channels(&mut self, names: &[String]) -> Result<Vec<Channel>, DeviceError>;
+    /// Representors that exist.
+    fn representors(&mut self) -> Result<Vec<Representor>, DeviceError>;
+    /// Add flow rules in their text form, all or none.
+    fn add_flows(&mut self, rules: Vec<String>) -> Result<Vec<u64>, DeviceError>;
+    /// Remove flow rules, all or none.
+    fn del_flows(&mut self, ids: &[u64]) -> Result<(), DeviceError>;
+    /// Remove every flow rule; how many.
+    fn flush_flows(&mut self) -> Result<u64, DeviceError>;
+    /// Flow rules, in the order they were added.
+    fn flows(&mut self) -> Result<Vec<Flow>, DeviceError>;
+    /// The address table.
+    fn fdb(&mut self) -> Result<Vec<FdbEntry>, DeviceError>;
+    /// Add a static address; VLAN 0 is untagged.
+    fn add_fdb(&mut self, vlan: u16, mac: &str, port: &str) -> Result<(), DeviceError>;
+    /// Remove an added static address.
+    fn del_fdb(&mut self, vlan: u16, mac: &str) -> Result<(), DeviceError>;
+    /// Forget learned addresses; how many.
+    fn flush_fdb(&mut self) -> Result<u64, DeviceError>;
+    /// Counters of these vports, or of all if `names` is empty.
+    fn stats(&mut self, names: &[String]) -> Result<Vec<VportStats>, DeviceError>;
+}
+
+/// A device and what it can do.
+#[derive(Clone, Debug, Serialize)]
+pub struct NicInfo {
+    /// Its address.
+    pub device: String,
+    /// Version of what runs it.
+    pub version: String,
+    /// Queue pairs.
+    pub queues: u32,
+    /// Queue pairs that no channel has.
+    pub queues_free: u32,
+    /// Channels that exist.
+    pub channels: u32,
+    /// Forwarding threads.
+    pub workers: u32,
+    /// The wire.
+    pub uplink: String,
+    /// What it can do.
+    pub capabilities: Capabilities,
+}
+
+/// What a device can do.
+#[derive(Clone, Debug, Serialize)]
+pub struct Capabilities {
+    /// Most channels.
+    pub max_channels: u32,
+    /// Ways to attach a channel.
+    pub attach: Vec<&'static str>,
+    /// Eswitch modes.
+    pub modes: Vec<&'static str>,
+    /// Whether channels have representors.
+    pub representors: bool,
+    /// Why they have none.
+    pub no_representors: Option<String>,
+    /// Keys of flow rules.
+    pub match_keys: Vec<&'static str>,
+    /// Actions of flow rules.
+    pub actions: Vec<&'static str>,
+}
+
+/// The eswitch's settings.
+#[derive(Clone, Debug, Serialize)]
+pub struct Eswitch {
+    /// `legacy` or `switchdev`.
+    pub mode: &'static str,
+    /// Frames between channels go over the wire.
+    pub vepa: bool,
+    /// Seconds that a learned address lives without traffic.
+    pub ageing_secs: u32,
+    /// Flow rules.
+    pub flows: u64,
+    /// Addresses, learned and static.
+    pub fdb_entries: u64,
+}
+
+/// Settings to change; `None` leaves one as it is.
+#[derive(Clone, Debug, Default)]
+pub struct EswitchChange {
+    /// Switchdev (`true`) or legacy.
+    pub switchdev: Option<bool>,
+    /// See [`Eswitch::vepa`].
+    pub vepa: Option<bool>,
+    /// 10 to 1,000,000.
+    pub ageing_secs: Option<u32>,
+}
+
+/// A channel to be made.
+#[derive(Clone, Debug)]
+pub struct ChannelSpec {
+    /// Unique on its NIC.
+    pub name: String,
+    /// Queue pairs.
+    pub queues: u16,
+    /// `None`: the device chooses.
+    pub mac: Option<String>,
+    /// Port VLAN, 1 to 4094; 0: none.
+    pub vlan: u16,
+    /// Bytes.
+    pub mtu: u16,
+    /// Drop frames whose source is not the channel's own.
+    pub spoofchk: bool,
+    /// Allow the driver to change address and receive mode.
+    pub trust: bool,
+    /// Administrative link state.
+    pub link_up: bool,
+    /// Where its queues go.
+    pub attach: chanio_emu::nic::spec::Attach,
+}
+
+/// What to change of a channel; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct ChannelChange {
+    /// Address.
+    pub mac: Option<String>,
+    /// Port VLAN; 0 removes it.
+    pub vlan: Option<u16>,
+    /// Bytes.
+    pub mtu: Option<u16>,
+    /// Spoof checking.
+    pub spoofchk: Option<bool>,
+    /// Trust.
+    pub trust: Option<bool>,
+    /// Administrative link state.
+    pub link_up: Option<bool>,
+    /// Start again after a fault.
+    pub clear_fault: bool,
+}
+
+/// A channel.
+#[derive(Clone, Debug, Serialize)]
+pub struct Channel {
+    /// Its name.
+    pub name: String,
+    /// Its vport.
+    pub vport: u32,
+    /// The address in use.
+    pub mac: String,
+    /// Queue pairs.
+    pub queues: u32,
+    /// Queue pairs with both rings running.
+    pub active_queues: u32,
+    /// Port VLAN.
+    pub vlan: Option<u32>,
+    /// Bytes.
+    pub mtu: u32,
+    /// Spoof checking.
+    pub spoofchk: bool,
+    /// Trust.
+    pub trust: bool,
+    /// Administrative link state: `up` or `down`.
+    pub link: &'static str,
+    /// Where its queues go: `vhost-user`, `vhost-user-client:PATH`, `tap:NETNS:IF`.
+    pub attach: String,
+    /// The representor's netdev.
+    pub representor: Option<String>,
+    /// Its vhost-user socket.
+    pub socket: Option<String>,
+    /// `disconnected`, `connected`, `running` or `faulted`.
+    pub state: &'static str,
+    /// Why it was last stopped.
+    pub fault: Option<String>,
+    /// Virtio feature bits in use, in hex.
+    pub features: String,
+}
+
+/// A representor.
+#[derive(Clone, Debug, Serialize)]
+pub struct Representor {
+    /// The netdev.
+    pub name: String,
+    /// Its vport.
+    pub vport: u32,
+    /// The channel; `null` for the uplink's.
+    pub channel: Option<String>,
+    /// Administratively up.
+    pub up: bool,
+    /// Carrier.
+    pub carrier: bool,
+    /// Bytes.
+    pub mtu: u32,
+}
+
+/// A flow rule.
+#[derive(Clone, Debug, Serialize)]
+pub struct Flow {
+    /// Its identity.
+    pub id: u64,
+    /// The rule as text.
+    pub rule: String,
+    /// The lowest wins.
+    pub priority: u32,
+    /// The caller's mark.
+    pub cookie: u64,
+    /// What it matches: key and value as in the text.
+    #[serde(rename = "match")]
+    pub matches: BTreeMap<String, String>,
+    /// What it does, in order.
+    pub actions: Vec<String>,
+    /// Packets that took it.
+    pub packets: u64,
+    /// Bytes of those packets.
+    pub bytes: u64,
+    /// Nanoseconds since a packet last took it; `null`: never.
+    pub idle_ns: Option<u64>,
+}
+
+/// An address.
+#[derive(Clone, Debug, Serialize)]
+pub struct FdbEntry {
+    /// 0: untagged.
+    pub vlan: u32,
+    /// The address.
+    pub mac: String,
+    /// A channel's name, or `uplink`.
+    pub port: String,
+    /// The port's vport.
+    pub vport: u32,
+    /// Not learned.
+    #[serde(rename = "static")]
+    pub is_static: bool,
+    /// Nanoseconds since it was seen; `null` for static ones.
+    pub idle_ns: Option<u64>,
+}
+
+/// Counters of a vport. Packets, and bytes from the Ethernet header on without FCS.
+#[derive(Clone, Debug, Serialize)]
+pub struct VportStats {
+    /// Its number.
+    pub vport: u32,
+    /// The channel's name, or `uplink`.
+    pub name: String,
+    /// Sent by the channel.
+    pub tx_packets: u64,
+    /// Sent by the channel.
+    pub tx_bytes: u64,
+    /// Received by the channel.
+    pub rx_packets: u64,
+    /// Received by the channel.
+    pub rx_bytes: u64,
+    /// Packets lost, by reason; reasons with no loss are left out.
+    pub drops: BTreeMap<String, u64>,
+    /// The host's side.
+    pub representor: Option<RepresentorStats>,
+    /// What the reasons mean.
+    #[serde(skip)]
+    pub explanations: BTreeMap<String, String>,
+}
+
+/// A representor's counters, as `ip -s link` shows them.
+#[derive(Clone, Debug, Serialize)]
+pub struct RepresentorStats {
+    /// The netdev.
+    pub name: String,
+    /// From the channel to the host.
+    pub rx_packets: u64,
+    /// From the channel to the host.
+    pub rx_bytes: u64,
+    /// From the host to the channel.
+    pub tx_packets: u64,
+    /// From the host to the channel.
+    pub tx_bytes: u64,
+}
