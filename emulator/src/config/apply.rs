@@ -24,7 +24,10 @@ pub fn apply(nic: &dyn NicApi, plan: &Plan) -> Result<(), ApplyError> {
     };
     steps.all(plan).map_err(|why| match steps.undo() {
         Ok(()) => why.into(),
-        Err(undo) => ApplyError::NotUndone { why, undo },
+        Err(undo) => {
+            let (why, undo) = (Box::new(why), Box::new(undo));
+            ApplyError::NotUndone { why, undo }
+        }
     })
 }
 
@@ -62,7 +65,7 @@ impl Steps<'_> {
         let gone: Vec<_> = gone.collect();
 
         self.delete_flows(plan, &gone)?;
-        self.delete_fdb(plan, &gone, &before)?;
+        self.delete_fdb(plan, &gone)?;
         if !gone.is_empty() {
             let names: Vec<_> = gone.iter().map(|c| c.spec.name.clone()).collect();
             self.nic.del_channels(&names)?;
@@ -124,33 +127,23 @@ impl Steps<'_> {
     }
 
     /// The plan's; others that channels take with them are only remembered.
-    fn delete_fdb(
-        &mut self,
-        plan: &Plan,
-        gone: &[&ChannelInfo],
-        before: &BTreeMap<ChannelName, ChannelInfo>,
-    ) -> Result<(), StepError> {
-        if plan.delete_fdb.is_empty() && gone.is_empty() && plan.set_channels.is_empty() {
+    fn delete_fdb(&mut self, plan: &Plan, gone: &[&ChannelInfo]) -> Result<(), StepError> {
+        if plan.delete_fdb.is_empty() && gone.is_empty() {
             return Ok(());
         }
         let names = PortNames::of(self.nic);
-        let set = plan
-            .set_channels
-            .iter()
-            .filter_map(|(spec, _)| before.get(&spec.name));
-        let touched: BTreeSet<_> = gone.iter().copied().chain(set).map(|c| c.vport).collect();
-        let own = |c: &ChannelInfo| Some((c.spec.vlan.map_or(0, |v| v.id()), c.spec.mac?));
-        let own: BTreeSet<_> = before.values().filter_map(own).collect();
+        let vports: BTreeSet<_> = gone.iter().map(|c| c.vport).collect();
+        let own = |c: &&ChannelInfo| Some((c.spec.vlan.map_or(0, |v| v.id()), c.spec.mac?));
+        let own: BTreeSet<_> = gone.iter().filter_map(own).collect();
         let asked: BTreeSet<_> = plan.delete_fdb.iter().copied().collect();
-        let added = self.nic.fdb().into_iter().filter(|e| e.is_static);
         let mut lost = Vec::new();
-        for entry in added.filter(|e| !own.contains(&(e.vid, e.mac))) {
+        for entry in self.nic.fdb().into_iter().filter(|e| e.is_static) {
             let key = (entry.vid, entry.mac);
             let item = (key, names.name(entry.vport));
             if asked.contains(&key) {
                 self.nic.del_fdb(entry.vid, entry.mac)?;
                 self.done.push(Undo::AddFdb(vec![item]));
-            } else if touched.contains(&entry.vport) {
+            } else if vports.contains(&entry.vport) && !own.contains(&key) {
                 lost.push(item);
             }
         }

@@ -108,8 +108,8 @@ pub enum ApplyError {
     #[error("{why}; besides, not everything that was done could be undone: {undo}")]
     NotUndone {
         /// The step that could not be done.
-        why: StepError,
+        why: Box<StepError>,
         /// What could not be taken back.
-        undo: StepError,
+        undo: Box<StepError>,
     },
 }

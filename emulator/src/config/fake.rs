@@ -243,7 +243,7 @@ impl NicApi for Fake {
             spec.link_up = c.link_up.unwrap_or(spec.link_up);
             let (new, info) = (own(vport, spec), info(vport, spec));
             if new != old {
-                state.fdb.retain(|_, v| *v != vport);
+                state.fdb.remove(&old);
                 state.claim(new, vport)?;
             }
             Ok(info)

@@ -62,20 +62,14 @@ pub fn plan(current: &Config, new: &Config) -> Result<Plan, ConfigError> {
     check_fixed(&current.nic, &new.nic)?;
     let mut plan = Plan::default();
     plan.channels(current, new);
-    // Rules and addresses go with their channel, and addresses with a change of the channel's.
+    // Rules and addresses go with their channel.
     let gone: BTreeSet<_> = plan.delete_channels.iter().cloned().collect();
-    let moved = plan
-        .set_channels
-        .iter()
-        .filter(|(_, c)| c.mac.is_some() || c.vlan.is_some());
-    let moved: BTreeSet<_> = moved.map(|(spec, _)| spec.name.as_str()).collect();
-    let moved: BTreeSet<_> = moved
-        .into_iter()
-        .chain(gone.iter().map(|n| n.as_str()))
-        .collect();
 
     let stays = |key: &(u16, Mac), port: &String, other: &BTreeMap<(u16, Mac), String>| {
-        other.get(key) == Some(port) && !moved.contains(port.as_str())
+        let goes = port
+            .parse()
+            .is_ok_and(|name: ChannelName| gone.contains(&name));
+        other.get(key) == Some(port) && !goes
     };
     let left = current
         .fdb

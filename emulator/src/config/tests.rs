@@ -2,8 +2,10 @@
 
 use super::fake::{Fake, Seen};
 use super::*;
+use crate::nic::NicApi;
 use crate::nic::spec::{Attach, RepresentorMode, UplinkSpec};
-use chanio_model::Vlan;
+use chanio_model::flow::{Action, RuleSpec};
+use chanio_model::{Vlan, VportId};
 use proptest::prelude::*;
 use std::fmt::Write;
 use std::path::Path;
@@ -468,10 +470,14 @@ proptest! {
         a in config(), b in config(), after in 0..12u32
     ) {
         let fake = started(&a);
-        // Something made through the API, which has to stay as well.
-        let api = "prio 9 action drop".parse().unwrap();
-        // Refused in legacy mode.
-        let _ = crate::nic::NicApi::add_rules(&fake, vec![api]);
+        // Made through the API, and to stay as well.
+        let port = fake.channels().first().map_or(VportId::UPLINK, |c| c.vport);
+        fake.add_fdb(0, "02:00:00:00:00:99".parse().unwrap(), port).unwrap();
+        if a.mode == Mode::Switchdev {
+            let mut rule: RuleSpec = "prio 9 action redirect uplink".parse().unwrap();
+            rule.actions[0] = Action::Redirect(port);
+            fake.add_rules(vec![rule]).unwrap();
+        }
         let before = fake.seen();
         fake.refuse_after(after);
         let result = apply(&fake, &plan(&a, &b).unwrap());
