@@ -93,17 +93,36 @@ mod tests {
 
     #[test]
     fn addresses_round_trip_and_the_rest_is_refused() {
-        for good in ["emu:/run/chanio", "pci/0000:03:00.0", "netdevsim/netdevsim10", "veth:br0"] {
+        for good in [
+            "emu:/run/chanio",
+            "pci/0000:03:00.0",
+            "netdevsim/netdevsim10",
+            "veth:br0",
+        ] {
             assert_eq!(good.parse::<DeviceAddress>().unwrap().to_string(), good);
         }
-        for bad in ["", "emu:", "emu", "pci/3:0.0", "pci/0000:03:00.00", "usb:1", "/run/chanio"] {
+        for bad in [
+            "",
+            "emu:",
+            "emu",
+            "pci/3:0.0",
+            "pci/0000:03:00.00",
+            "usb:1",
+            "/run/chanio",
+        ] {
             assert!(bad.parse::<DeviceAddress>().is_err(), "{bad}");
         }
     }
 
     #[test]
     fn kinds_without_a_backend_say_so() {
-        let refused = open(&"pci/0000:03:00.0".parse().unwrap()).err().unwrap().to_string();
-        assert!(refused.contains("pci/0000:03:00.0 is not supported"), "{refused}");
+        let refused = open(&"pci/0000:03:00.0".parse().unwrap())
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            refused.contains("pci/0000:03:00.0 is not supported"),
+            "{refused}"
+        );
     }
 }

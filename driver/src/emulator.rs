@@ -18,8 +18,18 @@ const MAX_MESSAGE: usize = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const MATCH_KEYS: [&str; 12] = [
-    "in_port", "src_mac", "dst_mac", "eth_type", "vlan_id", "vlan_prio", "src_ip", "dst_ip",
-    "ip_proto", "src_port", "dst_port", "cookie",
+    "in_port",
+    "src_mac",
+    "dst_mac",
+    "eth_type",
+    "vlan_id",
+    "vlan_prio",
+    "src_ip",
+    "dst_ip",
+    "ip_proto",
+    "src_port",
+    "dst_port",
+    "cookie",
 ];
 
 /// A running emulator.
@@ -34,11 +44,17 @@ impl Emulator {
     pub fn connect(run_dir: &Path) -> Result<Self, DeviceError> {
         let address = format!("emu:{}", run_dir.display());
         let socket = run_dir.join("control.sock");
-        let unreachable = |why: String| DeviceError::Unreachable { address: address.clone(), why };
+        let unreachable = |why: String| DeviceError::Unreachable {
+            address: address.clone(),
+            why,
+        };
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| unreachable(e.to_string()))?;
         if !socket.exists() {
-            return Err(unreachable(format!("no emulator runs there ({} is missing)", socket.display())));
+            return Err(unreachable(format!(
+                "no emulator runs there ({} is missing)",
+                socket.display()
+            )));
         }
         let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display()))
             .map_err(|e| unreachable(e.to_string()))?
@@ -50,7 +66,11 @@ impl Emulator {
         let client = ControlClient::new(transport)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        Ok(Self { address, runtime, client })
+        Ok(Self {
+            address,
+            runtime,
+            client,
+        })
     }
 
     fn call<T>(
@@ -58,7 +78,9 @@ impl Emulator {
         request: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, DeviceError> {
         let answer = self.runtime.block_on(request);
-        answer.map(Response::into_inner).map_err(|status| self.refusal(&status))
+        answer
+            .map(Response::into_inner)
+            .map_err(|status| self.refusal(&status))
     }
 
     fn list<T>(
@@ -67,8 +89,10 @@ impl Emulator {
     ) -> Result<Vec<T>, DeviceError> {
         let mut stream = self.call(request)?;
         let mut items = Vec::new();
-        while let Some(item) =
-            self.runtime.block_on(stream.message()).map_err(|status| self.refusal(&status))?
+        while let Some(item) = self
+            .runtime
+            .block_on(stream.message())
+            .map_err(|status| self.refusal(&status))?
         {
             items.push(item);
         }
@@ -87,7 +111,9 @@ impl Emulator {
                 what: "this request".into(),
                 why: format!("{} is of another version", self.address),
             },
-            _ => DeviceError::Refused { reason: status.message().to_owned() },
+            _ => DeviceError::Refused {
+                reason: status.message().to_owned(),
+            },
         }
     }
 }
@@ -123,7 +149,9 @@ impl Nic for Emulator {
 
     fn eswitch(&mut self) -> Result<Eswitch, DeviceError> {
         let mut client = self.client.clone();
-        Ok(eswitch(&self.call(client.get_eswitch(proto::GetEswitchRequest {}))?))
+        Ok(eswitch(
+            &self.call(client.get_eswitch(proto::GetEswitchRequest {}))?,
+        ))
     }
 
     fn set_eswitch(&mut self, change: EswitchChange) -> Result<Eswitch, DeviceError> {
@@ -149,7 +177,9 @@ impl Nic for Emulator {
     }
 
     fn del_channels(&mut self, names: &[String]) -> Result<(), DeviceError> {
-        let request = proto::DeleteChannelsRequest { names: names.to_vec() };
+        let request = proto::DeleteChannelsRequest {
+            names: names.to_vec(),
+        };
         let mut client = self.client.clone();
         self.call(client.delete_channels(request)).map(|_| ())
     }
@@ -170,9 +200,15 @@ impl Nic for Emulator {
     }
 
     fn channels(&mut self, names: &[String]) -> Result<Vec<Channel>, DeviceError> {
-        let request = proto::ListChannelsRequest { names: names.to_vec() };
+        let request = proto::ListChannelsRequest {
+            names: names.to_vec(),
+        };
         let mut client = self.client.clone();
-        Ok(self.list(client.list_channels(request))?.into_iter().map(channel).collect())
+        Ok(self
+            .list(client.list_channels(request))?
+            .into_iter()
+            .map(channel)
+            .collect())
     }
 
     fn representors(&mut self) -> Result<Vec<Representor>, DeviceError> {
@@ -191,17 +227,25 @@ impl Nic for Emulator {
 
     fn add_flows(&mut self, rules: Vec<String>) -> Result<Vec<u64>, DeviceError> {
         let mut client = self.client.clone();
-        Ok(self.call(client.add_flows(proto::AddFlowsRequest { rules }))?.ids)
+        Ok(self
+            .call(client.add_flows(proto::AddFlowsRequest { rules }))?
+            .ids)
     }
 
     fn del_flows(&mut self, ids: &[u64]) -> Result<(), DeviceError> {
-        let request = proto::DeleteFlowsRequest { ids: ids.to_vec(), all: false };
+        let request = proto::DeleteFlowsRequest {
+            ids: ids.to_vec(),
+            all: false,
+        };
         let mut client = self.client.clone();
         self.call(client.delete_flows(request)).map(|_| ())
     }
 
     fn flush_flows(&mut self) -> Result<u64, DeviceError> {
-        let request = proto::DeleteFlowsRequest { ids: vec![], all: true };
+        let request = proto::DeleteFlowsRequest {
+            ids: vec![],
+            all: true,
+        };
         let mut client = self.client.clone();
         Ok(self.call(client.delete_flows(request))?.deleted)
     }
@@ -227,27 +271,41 @@ impl Nic for Emulator {
     }
 
     fn add_fdb(&mut self, vlan: u16, mac: &str, port: &str) -> Result<(), DeviceError> {
-        let request =
-            proto::AddFdbRequest { vid: vlan.into(), mac: mac.to_owned(), port: port.to_owned() };
+        let request = proto::AddFdbRequest {
+            vid: vlan.into(),
+            mac: mac.to_owned(),
+            port: port.to_owned(),
+        };
         let mut client = self.client.clone();
         self.call(client.add_fdb(request)).map(|_| ())
     }
 
     fn del_fdb(&mut self, vlan: u16, mac: &str) -> Result<(), DeviceError> {
-        let request = proto::DeleteFdbRequest { vid: vlan.into(), mac: mac.to_owned() };
+        let request = proto::DeleteFdbRequest {
+            vid: vlan.into(),
+            mac: mac.to_owned(),
+        };
         let mut client = self.client.clone();
         self.call(client.delete_fdb(request)).map(|_| ())
     }
 
     fn flush_fdb(&mut self) -> Result<u64, DeviceError> {
         let mut client = self.client.clone();
-        Ok(self.call(client.flush_fdb(proto::FlushFdbRequest {}))?.flushed)
+        Ok(self
+            .call(client.flush_fdb(proto::FlushFdbRequest {}))?
+            .flushed)
     }
 
     fn stats(&mut self, names: &[String]) -> Result<Vec<VportStats>, DeviceError> {
-        let request = proto::ListStatsRequest { names: names.to_vec() };
+        let request = proto::ListStatsRequest {
+            names: names.to_vec(),
+        };
         let mut client = self.client.clone();
-        Ok(self.list(client.list_stats(request))?.into_iter().map(vport_stats).collect())
+        Ok(self
+            .list(client.list_stats(request))?
+            .into_iter()
+            .map(vport_stats)
+            .collect())
     }
 }
 
@@ -275,7 +333,11 @@ fn channel_spec(spec: ChannelSpec) -> proto::ChannelSpec {
         Attach::VhostUserClient { path } => Kind::VhostUserClient(proto::attach::VhostUserClient {
             path: path.display().to_string(),
         }),
-        Attach::Tap { netns, ifname, addresses } => Kind::Tap(proto::attach::Tap {
+        Attach::Tap {
+            netns,
+            ifname,
+            addresses,
+        } => Kind::Tap(proto::attach::Tap {
             netns,
             ifname: ifname.unwrap_or_default(),
             addresses: addresses.iter().map(ToString::to_string).collect(),
@@ -305,7 +367,11 @@ fn channel(c: proto::Channel) -> Channel {
     let spec = c.spec.unwrap_or_default();
     let attach = match spec.attach.and_then(|a| a.kind) {
         Some(Kind::Tap(tap)) => {
-            let ifname = if tap.ifname.is_empty() { "eth0" } else { &tap.ifname };
+            let ifname = if tap.ifname.is_empty() {
+                "eth0"
+            } else {
+                &tap.ifname
+            };
             format!("tap:{}:{ifname}", tap.netns)
         }
         Some(Kind::VhostUserClient(client)) => format!("vhost-user-client:{}", client.path),
@@ -359,11 +425,12 @@ fn flow(f: proto::Flow) -> Flow {
     }
 }
 
-
 fn vport_stats(s: proto::VportStats) -> VportStats {
     let (tx, rx) = (s.tx.unwrap_or_default(), s.rx.unwrap_or_default());
-    let (to_host, from_host) =
-        (s.representor_rx.unwrap_or_default(), s.representor_tx.unwrap_or_default());
+    let (to_host, from_host) = (
+        s.representor_rx.unwrap_or_default(),
+        s.representor_tx.unwrap_or_default(),
+    );
     VportStats {
         vport: s.vport,
         name: s.name,
@@ -371,7 +438,11 @@ fn vport_stats(s: proto::VportStats) -> VportStats {
         tx_bytes: tx.bytes,
         rx_packets: rx.packets,
         rx_bytes: rx.bytes,
-        drops: s.drops.iter().map(|d| (d.reason.clone(), d.packets)).collect(),
+        drops: s
+            .drops
+            .iter()
+            .map(|d| (d.reason.clone(), d.packets))
+            .collect(),
         representor: some(s.representor).map(|name| RepresentorStats {
             name,
             rx_packets: to_host.packets,
@@ -379,6 +450,10 @@ fn vport_stats(s: proto::VportStats) -> VportStats {
             tx_packets: from_host.packets,
             tx_bytes: from_host.bytes,
         }),
-        explanations: s.drops.into_iter().map(|d| (d.reason, d.explanation)).collect(),
+        explanations: s
+            .drops
+            .into_iter()
+            .map(|d| (d.reason, d.explanation))
+            .collect(),
     }
 }

@@ -26,8 +26,6 @@ pub enum DeviceError {
         why: String,
     },
     /// Not a device's address.
-    #[error(
-        "device: `{0}` is none of emu:DIR, pci/DDDD:BB:DD.F, netdevsim/NAME, veth:NAME"
-    )]
+    #[error("device: `{0}` is none of emu:DIR, pci/DDDD:BB:DD.F, netdevsim/NAME, veth:NAME")]
     Address(String),
 }

@@ -1,14 +1,9 @@
-//! placeholder
-use clap::Parser;
-#[derive(Parser)]
-struct O {
-    #[command(flatten)]
-    d: chanio::demo::DemoOptions,
-}
-fn main() {
-    let o = O::parse();
-    match chanio::demo::run(o.d) {
-        Ok(r) => println!("{r}"),
-        Err(e) => eprintln!("{e}"),
-    }
+//! The command line.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
 }

@@ -1,0 +1,223 @@
+//! `chanio channel` and `chanio representor`
+
+use super::out::Out;
+use super::{CliError, Done, Switch, or_dash, yes_no};
+use chanio::Nic;
+use chanio::nic::{Channel, ChannelChange, ChannelSpec};
+use chanio_emu::nic::spec::Attach;
+use ipnet::IpNet;
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Make a channel, or many
+    Add(Add),
+    /// Remove channels, with the flow rules that name them
+    Del {
+        /// Which
+        #[arg(required_unless_present = "all")]
+        names: Vec<String>,
+        /// All of them
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+    },
+    /// Change a running channel
+    Set {
+        /// Which
+        name: String,
+        #[command(flatten)]
+        settings: Settings,
+        /// Let it start again after a fault
+        #[arg(long)]
+        clear_fault: bool,
+    },
+    /// These channels, or all
+    Show {
+        /// Which
+        names: Vec<String>,
+    },
+}
+
+#[derive(clap::Subcommand)]
+pub enum RepresentorCommand {
+    /// All representors
+    Show,
+}
+
+#[derive(clap::Args)]
+pub struct Add {
+    /// 1 to 63 characters out of a-z A-Z 0-9 . _ -; with --count the first part of the names
+    name: String,
+    /// Queue pairs: 1 to 127 with vhost-user, 1 to 256 with a TAP
+    #[arg(long, default_value_t = 1, value_name = "K")]
+    queues: u16,
+    #[command(flatten)]
+    settings: Settings,
+    /// vhost-user, vhost-user-client:PATH, or tap:NETNS[:IF]
+    #[arg(long, default_value = "vhost-user", value_name = "WHERE")]
+    attach: Attach,
+    /// Address of the netdev in the container, with its prefix; may be given several times
+    #[arg(long = "address", value_name = "ADDRESS/PREFIX")]
+    addresses: Vec<IpNet>,
+    /// Make so many, called NAME1, NAME2, …
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    count: Option<u32>,
+}
+
+#[derive(clap::Args)]
+pub struct Settings {
+    /// Address; chosen by the NIC if not given
+    #[arg(long, value_name = "MAC")]
+    mac: Option<String>,
+    /// Port VLAN, 1 to 4094; 0: none
+    #[arg(long, value_name = "V")]
+    vlan: Option<u16>,
+    /// Largest L3 packet, bytes
+    #[arg(long, value_name = "BYTES")]
+    mtu: Option<u16>,
+    /// Drop frames whose source is not the channel's own
+    #[arg(long)]
+    spoofchk: Option<Switch>,
+    /// Allow the driver to change its address and receive mode
+    #[arg(long)]
+    trust: Option<Switch>,
+    /// Administrative link state
+    #[arg(long)]
+    link: Option<Link>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum Link {
+    Up,
+    Down,
+}
+
+impl Command {
+    /// What can be said without the device.
+    pub fn check(&self) -> Result<(), CliError> {
+        if let Command::Add(Add {
+            count: Some(2..),
+            settings: Settings { mac: Some(_), .. },
+            ..
+        }) = self
+        {
+            return Err(CliError::Usage(
+                "mac: --count makes several channels, which cannot share one address".into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
+    match command {
+        Command::Add(add) => {
+            let single = add.count.is_none();
+            let specs = add.specs()?;
+            let made = nic.add_channels(specs)?;
+            match &made[..] {
+                [channel] if single && out.is_json() => Ok(out.json(channel)?),
+                made if single => print(made, out),
+                made if out.is_json() => Ok(out.json(&made)?),
+                made => Ok(out.text(&format!("{} channels\n", made.len()))?),
+            }
+        }
+        Command::Del { names, all } => {
+            let names = if all {
+                nic.channels(&[])?.into_iter().map(|c| c.name).collect()
+            } else {
+                names
+            };
+            nic.del_channels(&names)?;
+            Ok(out.done(&serde_json::json!({ "deleted": names.len() }))?)
+        }
+        Command::Set {
+            name,
+            settings,
+            clear_fault,
+        } => {
+            let change = ChannelChange {
+                mac: settings.mac,
+                vlan: settings.vlan,
+                mtu: settings.mtu,
+                spoofchk: settings.spoofchk.map(Switch::is_on),
+                trust: settings.trust.map(Switch::is_on),
+                link_up: settings.link.map(|l| matches!(l, Link::Up)),
+                clear_fault,
+            };
+            let channel = nic.set_channel(&name, change)?;
+            Ok(out.done(&channel)?)
+        }
+        Command::Show { names } => print(&nic.channels(&names)?, out),
+    }
+}
+
+impl Add {
+    fn specs(self) -> Result<Vec<ChannelSpec>, CliError> {
+        let attach = self.attach.with_addresses(self.addresses);
+        let attach = attach.map_err(|e| CliError::Usage(e.to_string()))?;
+        let spec = |name: String| ChannelSpec {
+            name,
+            queues: self.queues,
+            mac: self.settings.mac.clone(),
+            vlan: self.settings.vlan.unwrap_or(0),
+            mtu: self.settings.mtu.unwrap_or(1500),
+            spoofchk: self.settings.spoofchk.is_some_and(Switch::is_on),
+            trust: self.settings.trust.is_some_and(Switch::is_on),
+            link_up: !matches!(self.settings.link, Some(Link::Down)),
+            attach: attach.clone(),
+        };
+        Ok(match self.count {
+            None => vec![spec(self.name.clone())],
+            Some(count) => (1..=count)
+                .map(|n| spec(format!("{}{n}", self.name)))
+                .collect(),
+        })
+    }
+}
+
+fn print(channels: &[Channel], out: &mut Out) -> Done {
+    let heading = [
+        "NAME",
+        "VPORT",
+        "MAC",
+        "QUEUES",
+        "ACTIVE",
+        "VLAN",
+        "MTU",
+        "LINK",
+        "STATE",
+        "REPRESENTOR",
+        "ATTACH",
+        "FAULT",
+    ];
+    Ok(out.list(channels, heading, |c| {
+        [
+            c.name.clone(),
+            c.vport.to_string(),
+            c.mac.clone(),
+            c.queues.to_string(),
+            c.active_queues.to_string(),
+            c.vlan.map_or("-".into(), |v| v.to_string()),
+            c.mtu.to_string(),
+            c.link.into(),
+            c.state.into(),
+            or_dash(c.representor.as_deref()),
+            c.socket.clone().unwrap_or_else(|| c.attach.clone()),
+            or_dash(c.fault.as_deref()),
+        ]
+    })?)
+}
+
+pub fn representors(nic: &mut dyn Nic, out: &mut Out) -> Done {
+    let heading = ["NAME", "VPORT", "CHANNEL", "UP", "CARRIER", "MTU"];
+    Ok(out.list(&nic.representors()?, heading, |r| {
+        [
+            r.name.clone(),
+            r.vport.to_string(),
+            or_dash(r.channel.as_deref()),
+            yes_no(r.up).into(),
+            yes_no(r.carrier).into(),
+            r.mtu.to_string(),
+        ]
+    })?)
+}

@@ -1,0 +1,83 @@
+//! `chanio flow`
+
+use super::out::Out;
+use super::{CliError, Done, idle};
+use chanio::Nic;
+use std::path::PathBuf;
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Add a rule, in words like tc-flower's, and print its id
+    ///
+    /// Keys: prio, in_port, src_mac, dst_mac, eth_type, vlan_id, vlan_prio, src_ip, dst_ip,
+    /// ip_proto, src_port, dst_port, cookie; then action drop, pass, redirect PORT or mirror PORT.
+    /// A port is a channel's name or `uplink`. The lowest prio wins. For example:
+    ///
+    /// chanio flow add prio 10 in_port web1 dst_ip 10.0.0.0/8 ip_proto tcp action redirect web2
+    Add {
+        /// Rules from a file, one a line, # for comments; all or none
+        #[arg(long, value_name = "FILE", conflicts_with = "words")]
+        file: Option<PathBuf>,
+        /// The rule
+        #[arg(
+            required_unless_present = "file",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        words: Vec<String>,
+    },
+    /// Remove rules
+    Del {
+        /// Which
+        #[arg(required = true)]
+        ids: Vec<u64>,
+    },
+    /// Remove all rules
+    Flush,
+    /// All rules with their counters
+    Show,
+}
+
+pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
+    match command {
+        Command::Add { file, words } => {
+            let rules = match file {
+                None => vec![words.join(" ")],
+                Some(path) => {
+                    let text = std::fs::read_to_string(&path)
+                        .map_err(|e| CliError::Usage(format!("file: {}: {e}", path.display())))?;
+                    let lines = text
+                        .lines()
+                        .map(|l| l.split('#').next().unwrap_or("").trim());
+                    lines.filter(|l| !l.is_empty()).map(str::to_owned).collect()
+                }
+            };
+            let ids = nic.add_flows(rules)?;
+            if out.is_json() {
+                return Ok(out.json(&serde_json::json!({ "ids": ids }))?);
+            }
+            let lines: String = ids.iter().map(|id| format!("{id}\n")).collect();
+            Ok(out.text(&lines)?)
+        }
+        Command::Del { ids } => {
+            nic.del_flows(&ids)?;
+            Ok(out.done(&serde_json::json!({ "deleted": ids.len() }))?)
+        }
+        Command::Flush => {
+            let deleted = nic.flush_flows()?;
+            Ok(out.done(&serde_json::json!({ "deleted": deleted }))?)
+        }
+        Command::Show => {
+            let heading = ["ID", "PACKETS", "BYTES", "IDLE (s)", "RULE"];
+            Ok(out.list(&nic.flows()?, heading, |f| {
+                [
+                    f.id.to_string(),
+                    f.packets.to_string(),
+                    f.bytes.to_string(),
+                    idle(f.idle_ns),
+                    f.rule.clone(),
+                ]
+            })?)
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `chanio nic`
+
+use super::out::Out;
+use super::{Done, or_dash};
+use chanio::nic::NicInfo;
+use chanio::{Nic, device};
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Devices of this machine, and what each can do
+    List,
+    /// One device
+    Show,
+}
+
+pub fn list(out: &mut Out) -> Done {
+    let mut found = Vec::new();
+    for address in device::discover() {
+        match device::open(&address).and_then(|mut nic| nic.info()) {
+            Ok(info) => found.push(info),
+            // It may be starting or stopping.
+            Err(error) => eprintln!("chanio: {error}"),
+        }
+    }
+    print(&found, out)
+}
+
+pub fn show(nic: &mut dyn Nic, out: &mut Out) -> Done {
+    print(&[nic.info()?], out)
+}
+
+fn print(list: &[NicInfo], out: &mut Out) -> Done {
+    let heading = [
+        "DEVICE",
+        "VERSION",
+        "QUEUE PAIRS",
+        "FREE",
+        "CHANNELS",
+        "WORKERS",
+        "UPLINK",
+        "MODES",
+        "REPRESENTORS",
+    ];
+    Ok(out.list(list, heading, |nic| {
+        let caps = &nic.capabilities;
+        [
+            nic.device.clone(),
+            nic.version.clone(),
+            nic.queues.to_string(),
+            nic.queues_free.to_string(),
+            nic.channels.to_string(),
+            nic.workers.to_string(),
+            nic.uplink.clone(),
+            caps.modes.join(","),
+            match &caps.no_representors {
+                None => "netdevs".into(),
+                why => format!("none: {}", or_dash(why.as_deref())),
+            },
+        ]
+    })?)
+}
