@@ -1,0 +1,353 @@
+//! The command line against a running emulator.
+
+use chanio_emu::control::{ControlServer, RunDir};
+use chanio_emu::nic::Nic;
+use chanio_emu::nic::spec::*;
+use serde_json::Value;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+struct Bed {
+    dir: tempfile::TempDir,
+    nic: Arc<Nic>,
+    server: Option<ControlServer>,
+    _claim: RunDir,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let claim = RunDir::claim(dir.path()).unwrap();
+        let nic = Nic::start(NicConfig {
+            queues: 100,
+            run_dir: dir.path().to_owned(),
+            workers: 1,
+            representors: RepresentorMode::Off,
+            uplink: UplinkSpec::None,
+            nic_index: 0,
+            ageing_secs: 300,
+        })
+        .unwrap();
+        let server = ControlServer::start(nic.clone(), &claim).unwrap();
+        Self {
+            dir,
+            nic,
+            server: Some(server),
+            _claim: claim,
+        }
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        let device = format!("emu:{}", self.dir.path().display());
+        chanio()
+            .args(["--device", &device])
+            .args(args)
+            .output()
+            .unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let out = self.run(&[&["--json"], args].concat());
+        assert!(
+            out.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        serde_json::from_slice(&out.stdout).unwrap()
+    }
+
+    fn text(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        assert!(
+            out.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// Exit code, and the one line that says why.
+    fn refused(&self, args: &[&str]) -> (i32, String) {
+        let out = self.run(args);
+        assert!(out.stdout.is_empty(), "{args:?} printed something");
+        (
+            out.status.code().unwrap(),
+            String::from_utf8(out.stderr).unwrap(),
+        )
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop();
+        }
+        self.nic.shutdown();
+    }
+}
+
+fn chanio() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chanio"));
+    command
+        .env_remove("CHANIO_DEVICE")
+        .env_remove("XDG_RUNTIME_DIR");
+    command
+}
+
+#[test]
+fn channels_rules_and_addresses_come_and_go() {
+    let bed = Bed::new();
+    let made = bed.json(&[
+        "channel",
+        "add",
+        "web1",
+        "--queues",
+        "4",
+        "--mac",
+        "02:00:00:00:00:01",
+    ]);
+    assert_eq!(made["name"], "web1");
+    assert_eq!(made["queues"], 4);
+    assert_eq!(made["mac"], "02:00:00:00:00:01");
+    assert_eq!(made["representor"], Value::Null);
+    assert!(
+        made["socket"]
+            .as_str()
+            .unwrap()
+            .ends_with("/channel/web1.sock")
+    );
+    assert_eq!(made["state"], "disconnected");
+    let many = bed.json(&["channel", "add", "pod", "--count", "20"]);
+    assert_eq!(many.as_array().unwrap().len(), 20);
+    let table = bed.text(&["channel", "show", "pod7", "web1"]);
+    assert!(table.contains("pod7") && !table.contains("pod8"), "{table}");
+    let shown = bed.json(&["channel", "show"]);
+    assert_eq!(shown.as_array().unwrap().len(), 21);
+    let nic = bed.json(&["nic", "show"]);
+    assert_eq!(
+        (&nic[0]["queues_free"], &nic[0]["channels"]),
+        (&76.into(), &21.into())
+    );
+    assert_eq!(nic[0]["capabilities"]["representors"], false);
+
+    let set = bed.json(&[
+        "channel",
+        "set",
+        "pod7",
+        "--vlan",
+        "9",
+        "--link",
+        "down",
+        "--spoofchk",
+        "on",
+    ]);
+    assert_eq!(
+        (&set["vlan"], &set["link"], &set["spoofchk"]),
+        (&9.into(), &"down".into(), &true.into())
+    );
+
+    bed.text(&["fdb", "add", "02:00:00:00:00:99", "web1", "--vlan", "7"]);
+    let fdb = bed.json(&["fdb", "show"]);
+    let entry = fdb
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|e| e["vlan"] == 7)
+        .unwrap();
+    assert_eq!(
+        (&entry["port"], &entry["static"]),
+        (&"web1".into(), &true.into())
+    );
+    bed.text(&["fdb", "del", "02:00:00:00:00:99", "--vlan", "7"]);
+
+    assert_eq!(
+        bed.json(&["eswitch", "set", "--mode", "switchdev"])["mode"],
+        "switchdev"
+    );
+    let rule = [
+        "flow",
+        "add",
+        "prio",
+        "10",
+        "in_port",
+        "web1",
+        "dst_ip",
+        "10.0.0.0/8",
+        "action",
+        "mirror",
+        "pod1",
+        "action",
+        "redirect",
+        "pod2",
+    ];
+    assert_eq!(bed.text(&rule), "1\n");
+    let file = bed.dir.path().join("rules");
+    std::fs::write(
+        &file,
+        "# two\nin_port pod1 action drop\n\nprio 3 in_port uplink action pass # b\n",
+    )
+    .unwrap();
+    let ids = bed.json(&["flow", "add", "--file", file.to_str().unwrap()]);
+    assert_eq!(ids["ids"], serde_json::json!([2, 3]));
+    let flows = bed.json(&["flow", "show"]);
+    assert_eq!(flows[0]["priority"], 10);
+    assert_eq!(flows[0]["match"]["in_port"], "web1");
+    assert_eq!(flows[0]["match"]["dst_ip"], "10.0.0.0/8");
+    assert_eq!(
+        flows[0]["actions"],
+        serde_json::json!(["mirror pod1", "redirect pod2"])
+    );
+    assert_eq!(
+        (&flows[0]["packets"], &flows[0]["idle_ns"]),
+        (&0.into(), &Value::Null)
+    );
+    bed.text(&["flow", "del", "2"]);
+    // Rules that name a channel go with it.
+    bed.text(&["channel", "del", "pod2"]);
+    assert_eq!(bed.json(&["flow", "show"]).as_array().unwrap().len(), 1);
+    bed.text(&["flow", "flush"]);
+
+    let stats = bed.json(&["stats", "web1"]);
+    assert_eq!(stats.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&stats[0]["name"], &stats[0]["tx_packets"]),
+        (&"web1".into(), &0.into())
+    );
+    assert_eq!(stats[0]["drops"], serde_json::json!({}));
+    assert_eq!(bed.json(&["representor", "show"]), serde_json::json!([]));
+    bed.text(&["channel", "del", "--all"]);
+    assert_eq!(bed.json(&["channel", "show"]), serde_json::json!([]));
+}
+
+#[test]
+fn refusals_name_the_field_and_change_nothing() {
+    let bed = Bed::new();
+    bed.text(&["channel", "add", "web1"]);
+    bed.text(&["eswitch", "set", "--mode", "switchdev"]);
+    let cases: [(&[&str], i32, &[&str]); 13] = [
+        (
+            &["channel", "add", "web1"],
+            1,
+            &["name", "web1", "exists already"],
+        ),
+        (
+            &["channel", "add", "web2", "--mac", "01:00:00:00:00:01"],
+            1,
+            &["mac", "unicast"],
+        ),
+        (
+            &["channel", "add", "web2", "--mac", "nonsense"],
+            1,
+            &["mac", "nonsense"],
+        ),
+        (
+            &["channel", "add", "web2", "--queues", "200"],
+            1,
+            &["queues", "200"],
+        ),
+        (
+            &["channel", "add", "web2", "--queues", "100"],
+            1,
+            &["queues", "99 of 100 are free"],
+        ),
+        (
+            &["channel", "add", "w", "--count", "1000"],
+            1,
+            &["queues", "1000"],
+        ),
+        (&["channel", "add", "we/b"], 1, &["name", "we/b"]),
+        (
+            &["channel", "add", "web2", "--vlan", "4095"],
+            1,
+            &["vlan", "4094"],
+        ),
+        (
+            &["channel", "add", "web2", "--attach", "pigeon"],
+            2,
+            &["attach", "pigeon", "tap:NETNS"],
+        ),
+        (&["channel", "show", "nobody"], 1, &["nobody"]),
+        (
+            &["flow", "add", "in_port", "nobody", "action", "drop"],
+            1,
+            &["in_port", "nobody"],
+        ),
+        (
+            &["flow", "add", "dst_port", "80", "action", "drop"],
+            1,
+            &["dst_port", "ip_proto"],
+        ),
+        (&["flow", "del", "77"], 1, &["77"]),
+    ];
+    for (args, code, says) in cases {
+        let (got, text) = bed.refused(args);
+        assert_eq!(got, code, "{args:?}: {text}");
+        for word in says {
+            assert!(
+                text.contains(word),
+                "{args:?}: `{text}` does not say `{word}`"
+            );
+        }
+    }
+    assert_eq!(bed.json(&["channel", "show"]).as_array().unwrap().len(), 1);
+    assert_eq!(bed.json(&["flow", "show"]), serde_json::json!([]));
+}
+
+#[test]
+fn devices_that_are_not_there_are_said_to_be_so() {
+    let run = |device: &str| {
+        let out = chanio()
+            .args(["--device", device, "nic", "show"])
+            .output()
+            .unwrap();
+        (
+            out.status.code().unwrap(),
+            String::from_utf8(out.stderr).unwrap(),
+        )
+    };
+    for (device, code, says) in [
+        ("emu:/nowhere", 1, "no emulator runs there"),
+        ("pci/0000:03:00.0", 1, "is not supported"),
+        ("veth:br0", 1, "is not supported"),
+        ("usb:1", 2, "`usb:1` is none of"),
+    ] {
+        let (got, text) = run(device);
+        assert_eq!(got, code, "{device}: {text}");
+        assert!(text.contains(says), "{device}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn completions_for_three_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        let out = chanio().args(["completions", shell]).output().unwrap();
+        assert!(out.status.success());
+        assert!(
+            String::from_utf8(out.stdout).unwrap().contains("eswitch"),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn the_demo_agrees_with_itself() {
+    let out = chanio()
+        .args(["demo", "--queues", "300", "--seconds", "1"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(
+        out.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    for word in [
+        "300 channels created",
+        "dropped: rule_drop",
+        "dropped: spoofed_mac",
+        "counters agree",
+    ] {
+        assert!(text.contains(word), "{text}");
+    }
+}
