@@ -75,6 +75,11 @@ impl Process {
             });
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How much it has said, bytes.
     pub fn said(&self) -> usize {
         self.output().len()
