@@ -1,8 +1,8 @@
 //! The path of a packet, and the threads that walk it.
 //!
-//! A [`worker`] takes a burst from one source ([`receive`]), asks the switch where each packet
-//! goes ([`classify`]), and gives each destination its share in one go ([`deliver`]). Control
-//! changes what the workers read through [`published`] and never makes them wait.
+//! A `worker` takes a burst from one source (`receive`), asks the switch where each packet
+//! goes (`classify`), and gives each destination its share in one go (`deliver`). Control
+//! changes what the workers read through `published` and never makes them wait.
 
 mod classify;
 mod deliver;

@@ -1,0 +1,106 @@
+//! Bursts through a split ring, between a device and a driver in one process.
+
+use chanio_emu::ring::driver::{DriverQueue, SharedArea};
+use chanio_emu::ring::{BURST, Burst, Reserve, RxScratch, SplitRing};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use std::hint::black_box;
+
+const QUEUE: u16 = 256;
+const BUFFER: u32 = 2048;
+/// Where the buffers are: behind the tables.
+const BUFFERS: u64 = 0x1_0000;
+
+struct Side {
+    area: SharedArea,
+    driver: DriverQueue,
+    device: SplitRing,
+}
+
+impl Side {
+    fn new() -> Self {
+        let area = SharedArea::new(0, BUFFERS + u64::from(QUEUE) * u64::from(BUFFER)).unwrap();
+        let driver = DriverQueue::new(area.memory().clone(), 0, QUEUE, true, 0).unwrap();
+        let device = SplitRing::new(area.memory().clone(), &driver.config()).unwrap();
+        Self {
+            area,
+            driver,
+            device,
+        }
+    }
+
+    fn buffer(n: usize) -> u64 {
+        BUFFERS + n as u64 * u64::from(BUFFER)
+    }
+
+    fn reap(&mut self) {
+        while self.driver.poll_used().unwrap().is_some() {}
+    }
+}
+
+/// A driver adds 32 frames; the device takes, reads the head of, and completes them.
+fn transmit(c: &mut Criterion) {
+    let mut group = c.benchmark_group("transmit burst of 32");
+    group.throughput(Throughput::Elements(BURST as u64));
+    for len in [64u32, 1500] {
+        let mut side = Side::new();
+        let mut burst = Burst::default();
+        let mut head = [0; 192];
+        group.bench_function(BenchmarkId::from_parameter(len), |b| {
+            b.iter(|| {
+                for n in 0..BURST {
+                    side.driver.add_out(&[(Side::buffer(n), 12 + len)]).unwrap();
+                }
+                side.driver.publish();
+                assert_eq!(side.device.pop_burst(&mut burst, BURST).unwrap(), BURST);
+                for chain in burst.iter() {
+                    let take = head.len().min(len as usize);
+                    chain.readable().copy_out(12, &mut head[..take]);
+                    black_box(&head);
+                    side.device.push_used(chain.head(), 0);
+                }
+                side.device.publish();
+                side.reap();
+            });
+        });
+    }
+}
+
+/// A device delivers 32 frames from a burst of another ring: one copy, guest to guest.
+fn forward(c: &mut Criterion) {
+    let mut group = c.benchmark_group("forward burst of 32");
+    group.throughput(Throughput::Elements(BURST as u64));
+    for len in [64u32, 1500] {
+        let (mut from, mut to) = (Side::new(), Side::new());
+        let (mut burst, mut scratch) = (Burst::default(), RxScratch::default());
+        for n in 0..BURST {
+            from.driver.add_out(&[(Side::buffer(n), 12 + len)]).unwrap();
+        }
+        from.driver.publish();
+        from.device.pop_burst(&mut burst, BURST).unwrap();
+        black_box(from.area.memory());
+        group.bench_function(BenchmarkId::from_parameter(len), |b| {
+            b.iter(|| {
+                for n in 0..BURST {
+                    to.driver.add_in(&[(Side::buffer(n), BUFFER)]).unwrap();
+                }
+                to.driver.publish();
+                for chain in burst.iter() {
+                    let total = 12 + len;
+                    let Reserve::Ready(room) =
+                        to.device.reserve(&mut scratch, total, true).unwrap()
+                    else {
+                        panic!("no buffers")
+                    };
+                    room.writable()
+                        .copy_from(0, chain.readable(), 0, total as usize);
+                    room.commit();
+                }
+                to.device.publish();
+                to.reap();
+            });
+        });
+    }
+}
+
+criterion_group!(benches, transmit, forward);
+criterion_main!(benches);
