@@ -59,8 +59,18 @@ struct State {
     rules: BTreeMap<RuleId, Arc<Rule>>,
     next_rule: u64,
     ageing_secs: u32,
-    uplink: Arc<Port>,
+    /// `None` once the NIC has shut down.
+    uplink: Option<Arc<Port>>,
     closing: bool,
+}
+
+impl State {
+    /// The uplink and all channels.
+    fn ports(&self) -> impl Iterator<Item = &Arc<Port>> {
+        self.uplink
+            .iter()
+            .chain(self.channels.values().map(|entry| &entry.port))
+    }
 }
 
 struct Entry {
@@ -190,7 +200,7 @@ impl Nic {
                 rules: BTreeMap::new(),
                 next_rule: 1,
                 ageing_secs: config.ageing_secs,
-                uplink,
+                uplink: Some(uplink),
                 closing: false,
             }),
             config,
@@ -227,6 +237,9 @@ impl Nic {
             tracing::error!(%error, "removing the channels");
         }
         self.datapath.apply(&[Change::RemovePort(VportId::UPLINK)]);
+        // With it goes its representor.
+        let uplink = self.state.lock().uplink.take();
+        drop(uplink);
         if let Some(Running {
             _workers,
             ageing,
@@ -257,7 +270,7 @@ impl Nic {
     /// Representors that exist, in the order of their vports.
     pub fn representors(&self) -> Vec<RepresentorInfo> {
         let state = self.state.lock();
-        let ports = std::iter::once(&state.uplink).chain(state.channels.values().map(|e| &e.port));
+        let ports = state.ports();
         let mut list: Vec<_> = ports
             .filter_map(|port| {
                 let representor = port.representor.as_ref()?;
@@ -281,7 +294,7 @@ impl Nic {
     /// Counters of every vport, in their order.
     pub fn stats(&self) -> Vec<VportStats> {
         let state = self.state.lock();
-        let ports = std::iter::once(&state.uplink).chain(state.channels.values().map(|e| &e.port));
+        let ports = state.ports();
         let mut list: Vec<_> = ports.map(|port| port_stats(port)).collect();
         list.sort_by_key(|s| s.vport);
         list
@@ -300,7 +313,7 @@ impl Nic {
         {
             return Some(entry.port.id);
         }
-        let ports = std::iter::once(&state.uplink).chain(state.channels.values().map(|e| &e.port));
+        let ports = state.ports();
         let is_named = |p: &&Arc<Port>| {
             p.representor
                 .as_ref()
