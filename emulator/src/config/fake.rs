@@ -152,7 +152,7 @@ fn info(vport: VportId, spec: &ChannelSpec) -> ChannelInfo {
 
 impl NicApi for Fake {
     fn info(&self) -> NicInfo {
-        unimplemented!("no plan asks for it")
+        unreachable!("no plan asks for it")
     }
 
     fn eswitch(&self) -> EswitchInfo {
