@@ -114,7 +114,11 @@ impl Nic {
             .channels
             .get(name)
             .ok_or_else(|| Refused::NoChannel(name.to_string()))?;
-        let old = entry.spec.clone();
+        let mut old = entry.spec.clone();
+        if let Endpoint::Rings(channel) = &entry.port.endpoint {
+            // A trusted driver may have chosen another address; it keeps it unless told.
+            old.mac = Some(channel.mac());
+        }
         let mut spec = old.clone();
         let ChannelChange {
             mac,
