@@ -16,6 +16,7 @@ mod worker;
 pub use published::{Change, Config, Publisher};
 pub use source::Source;
 pub use waker::Waker;
+pub use worker::Worker;
 
 use chanio_model::eswitch::{self, Fdb, RxMode, Switch, VportConfig};
 use chanio_model::{Mac, Nanos, VportId};
@@ -47,6 +48,26 @@ pub struct Workers {
 impl Datapath {
     /// Start `workers` threads that forward for this switch.
     pub fn start(workers: usize, switch: Switch, fdb: Fdb) -> io::Result<(Arc<Self>, Workers)> {
+        let (datapath, workers) = Self::prepare(workers, switch, fdb)?;
+        let mut running = Workers {
+            datapath: datapath.clone(),
+            threads: Vec::new(),
+        };
+        for (index, worker) in workers.into_iter().enumerate() {
+            let thread = std::thread::Builder::new()
+                .name(format!("worker{index}"))
+                .spawn(move || worker.run())?;
+            running.threads.push(thread);
+        }
+        Ok((datapath, running))
+    }
+
+    /// A datapath whose workers are the caller's to run, round by round: for benches.
+    pub fn prepare(
+        workers: usize,
+        switch: Switch,
+        fdb: Fdb,
+    ) -> io::Result<(Arc<Self>, Vec<Worker>)> {
         let wakers: Vec<_> = (0..workers)
             .map(|_| Waker::new().map(Arc::new))
             .collect::<Result<_, _>>()?;
@@ -58,18 +79,12 @@ impl Datapath {
             stopping: AtomicBool::new(false),
             epoch: Instant::now(),
         });
-        let mut running = Workers {
-            datapath: datapath.clone(),
-            threads: Vec::new(),
-        };
-        for (index, reader) in readers.into_iter().enumerate() {
-            let worker = worker::Worker::new(index, reader, datapath.clone())?;
-            let thread = std::thread::Builder::new()
-                .name(format!("worker{index}"))
-                .spawn(move || worker.run())?;
-            running.threads.push(thread);
-        }
-        Ok((datapath, running))
+        let workers = readers
+            .into_iter()
+            .enumerate()
+            .map(|(index, reader)| Worker::new(index, reader, datapath.clone()))
+            .collect::<Result<_, _>>()?;
+        Ok((datapath, workers))
     }
 
     /// Nanoseconds since this datapath started.

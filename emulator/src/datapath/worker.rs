@@ -27,6 +27,7 @@ struct Active {
     last_work: Nanos,
 }
 
+/// One forwarding thread's state.
 pub struct Worker {
     index: usize,
     reader: Reader,
@@ -38,7 +39,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(index: usize, reader: Reader, datapath: Arc<Datapath>) -> io::Result<Self> {
+    pub(super) fn new(index: usize, reader: Reader, datapath: Arc<Datapath>) -> io::Result<Self> {
         Ok(Self {
             index,
             reader,
@@ -50,29 +51,36 @@ impl Worker {
         })
     }
 
-    pub fn run(mut self) {
-        let mut events = [EpollEvent::empty(); 256];
+    pub(super) fn run(mut self) {
         while !self.datapath.stopping.load(Ordering::Acquire) {
             for _ in 0..ROUNDS_PER_EPOLL {
-                self.reader.refresh();
+                self.round();
                 if self.active.is_empty() {
                     break;
                 }
-                self.serve_active();
             }
             let timeout = if self.active.is_empty() {
                 EpollTimeout::NONE
             } else {
                 EpollTimeout::ZERO
             };
-            self.sleep(&mut events, timeout);
+            self.wait(timeout);
         }
     }
 
-    fn sleep(&mut self, events: &mut [EpollEvent], timeout: EpollTimeout) {
+    /// Serve every active source once, by the newest configuration.
+    pub fn round(&mut self) {
+        self.reader.refresh();
+        self.serve_active();
+    }
+
+    /// Sleep until a source has something or `timeout` is over; it is served from the next round
+    /// on.
+    pub fn wait(&mut self, timeout: EpollTimeout) {
+        let mut events = [EpollEvent::empty(); 256];
         let waker = self.datapath.wakers[self.index].clone();
         // An interrupted wait is a wait without events.
-        let n = waker.epoll().wait(events, timeout).unwrap_or(0);
+        let n = waker.epoll().wait(&mut events, timeout).unwrap_or(0);
         for event in &events[..n] {
             match event.data() {
                 WAKE => waker.take_posts(&mut self.posts),
