@@ -148,10 +148,7 @@ impl Bench {
         let mut worker = workers.pop().unwrap();
         let (mut a, mut b) = (Station::new(1, &datapath), Station::new(2, &datapath));
         std::thread::scope(|scope| {
-            let ports = [
-                Change::AddPort(a.port(1)),
-                Change::AddPort(b.port(2)),
-            ];
+            let ports = [Change::AddPort(a.port(1)), Change::AddPort(b.port(2))];
             let applied = scope.spawn(|| datapath.apply(&{ ports }));
             while !applied.is_finished() {
                 worker.round();

@@ -4,8 +4,12 @@ use super::frame::Frame;
 use super::published::Config;
 use super::receive::Origin;
 use crate::port::{Counted, Port};
-use chanio_model::eswitch::{Dest, Fdb, LearnOutcome, Meta, Output, Outputs, VlanOp};
-use chanio_model::offload::VnetHdr;
+use crate::ring::BURST;
+use arrayvec::ArrayVec;
+use chanio_model::eswitch::{
+    Dest, Fdb, FlowCache, LearnOutcome, Meta, Output, Outputs, Slot, VlanOp,
+};
+use chanio_model::flow::FlowKey;
 use chanio_model::{DropReason, Mac, Nanos, VportId, wire};
 use parking_lot::RwLock;
 
@@ -23,14 +27,42 @@ pub struct Delivery {
 /// The worker's memory for classifying; nothing is allocated once it has grown.
 pub struct Classifier {
     worker: usize,
+    cache: FlowCache,
+    parsed: ArrayVec<ParsedFrame, BURST>,
     outputs: Outputs,
     learn: Vec<(u16, Mac, VportId)>,
+}
+
+/// What is known of a frame of the burst before any is decided on.
+struct ParsedFrame {
+    key: FlowKey,
+    slot: Slot,
+    l3_len: u32,
+    /// Position in the burst.
+    frame: u16,
+}
+
+/// A burst to be classified.
+#[derive(Clone, Copy)]
+pub struct Arrival<'a> {
+    /// Which side of the port it came by.
+    pub origin: Origin,
+    /// Where it came in.
+    pub port: &'a Port,
+    /// What decides.
+    pub config: &'a Config,
+    /// Learned and static addresses.
+    pub fdb: &'a RwLock<Fdb>,
+    /// The burst's time.
+    pub now: Nanos,
 }
 
 impl Classifier {
     pub fn new(worker: usize) -> Self {
         Self {
             worker,
+            cache: FlowCache::default(),
+            parsed: ArrayVec::new(),
             outputs: Outputs::default(),
             learn: Vec::new(),
         }
@@ -38,41 +70,27 @@ impl Classifier {
 
     /// Fill `deliveries`, ordered by destination and, within one, as the frames came. Counts what
     /// entered and what is lost before it reaches a destination.
-    #[allow(clippy::too_many_arguments)]
     pub fn classify(
         &mut self,
-        origin: Origin,
-        port: &Port,
+        arrival: Arrival<'_>,
         frames: &mut [Frame<'_>],
-        config: &Config,
-        fdb: &RwLock<Fdb>,
-        now: Nanos,
         deliveries: &mut Vec<Delivery>,
     ) {
+        let Arrival {
+            origin,
+            port,
+            config,
+            fdb,
+            now,
+        } = arrival;
         deliveries.clear();
+        self.parsed.clear();
         let mut bytes = 0;
-        {
-            let fdb = fdb.read();
-            for (index, frame) in frames.iter_mut().enumerate() {
-                bytes += frame.len as u64;
-                if let Err(reason) = self.one(origin, port.id, frame, config, &fdb, now) {
-                    port.counters.lose(self.worker, reason, 1);
-                    continue;
-                }
-                if let Some((vid, mac)) = self.outputs.learn {
-                    self.learn.push((vid, mac, port.id));
-                }
-                for &(vport, reason) in &self.outputs.lost {
-                    if let Some(port) = config.port(vport) {
-                        port.counters.lose(self.worker, reason, 1);
-                    }
-                }
-                deliveries.extend(
-                    self.outputs
-                        .list
-                        .iter()
-                        .map(|output| delivery(output, index as u16)),
-                );
+        for (index, frame) in (0..).zip(frames.iter_mut()) {
+            bytes += frame.len as u64;
+            match self.parse(port.id, config, frame, index) {
+                Ok(parsed) => self.parsed.push(parsed),
+                Err(reason) => port.counters.lose(self.worker, reason, 1),
             }
         }
         let counted = match origin {
@@ -81,37 +99,69 @@ impl Classifier {
         };
         port.counters
             .count(self.worker, counted, frames.len() as u64, bytes);
+        {
+            let fdb = fdb.read();
+            config.switch.begin_burst(&mut self.cache);
+            for parsed in &self.parsed {
+                let meta = Meta {
+                    len: frames[usize::from(parsed.frame)].len as u32,
+                    l3_len: parsed.l3_len,
+                    now,
+                    shard: self.worker,
+                };
+                let (key, out) = (&parsed.key, &mut self.outputs);
+                let decided = match origin {
+                    Origin::Vport => config.switch.from_vport_cached(
+                        &mut self.cache,
+                        parsed.slot,
+                        &fdb,
+                        key,
+                        meta,
+                        out,
+                    ),
+                    Origin::Representor => config.switch.from_representor(port.id, key, meta, out),
+                };
+                if let Err(reason) = decided {
+                    port.counters.lose(self.worker, reason, 1);
+                    continue;
+                }
+                if let Some((vid, mac)) = out.learn {
+                    self.learn.push((vid, mac, port.id));
+                }
+                for &(vport, reason) in &out.lost {
+                    if let Some(port) = config.port(vport) {
+                        port.counters.lose(self.worker, reason, 1);
+                    }
+                }
+                for output in &out.list {
+                    deliveries.push(delivery(output, parsed.frame));
+                }
+            }
+        }
         self.learn(fdb, now);
         // Most bursts go to one place and are in order already, which this finds in one pass.
         deliveries.sort_unstable_by_key(|d| d.order);
     }
 
-    fn one(
-        &mut self,
-        origin: Origin,
+    #[inline(always)]
+    fn parse(
+        &self,
         vport: VportId,
-        frame: &mut Frame<'_>,
         config: &Config,
-        fdb: &Fdb,
-        now: Nanos,
-    ) -> Result<(), DropReason> {
-        self.outputs.clear();
+        frame: &mut Frame<'_>,
+        index: u16,
+    ) -> Result<ParsedFrame, DropReason> {
         let len = frame.len as u32;
         let parsed = wire::parse(frame.head(), len, vport)?;
-        frame.key = parsed.key;
-        let header = VnetHdr::read(&frame.header);
-        frame.offload = header.check(&parsed, frame.head(), len)?;
-        let meta = Meta::new(len, &parsed, frame.offload.gso.as_ref(), now, self.worker);
-        match origin {
-            Origin::Vport => config
-                .switch
-                .from_vport(fdb, &parsed.key, meta, &mut self.outputs),
-            Origin::Representor => {
-                config
-                    .switch
-                    .from_representor(vport, &parsed.key, meta, &mut self.outputs)
-            }
-        }
+        frame.offload = frame.header().check(&parsed, frame.head(), len)?;
+        frame.hash = flow_hash(&parsed.key);
+        let meta = Meta::new(len, &parsed, frame.offload.gso.as_ref(), 0, 0);
+        Ok(ParsedFrame {
+            slot: config.switch.slot(&self.cache, &parsed.key),
+            key: parsed.key,
+            l3_len: meta.l3_len,
+            frame: index,
+        })
     }
 
     fn learn(&mut self, fdb: &RwLock<Fdb>, now: Nanos) {
@@ -138,4 +188,15 @@ fn delivery(output: &Output, frame: u16) -> Delivery {
         vlan: output.vlan,
         frame,
     }
+}
+
+/// Spreads flows over queues: the same for all packets of a flow, other for most others.
+#[inline]
+fn flow_hash(key: &FlowKey) -> u32 {
+    let words = key.words();
+    let mixed = (words[0] ^ words[1].rotate_left(16))
+        .wrapping_add(words[2] ^ words[3].rotate_left(32))
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ (words[6] ^ words[5]);
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }

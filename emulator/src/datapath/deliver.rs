@@ -4,11 +4,12 @@ use super::classify::Delivery;
 use super::frame::{Bytes, Frame, MAX_FRAME};
 use super::published::Config;
 use crate::port::{Channel, Counted, Endpoint, Port, RxQueue, SendError, Uplink};
-use crate::ring::{Notifier, Reserve, RingFault, RxScratch};
+use crate::ring::{Filling, Notifier, Reserve, RingFault, RxScratch};
 use crate::vhost::Device;
 use chanio_model::DropReason;
 use chanio_model::eswitch::{Dest, VlanOp};
 use chanio_model::offload::{Offload, RxOffloads, Segmenter, VNET_HDR_LEN, finish_checksum};
+use parking_lot::MutexGuard;
 use std::io::{self, IoSlice};
 
 /// The worker's memory for delivering.
@@ -19,6 +20,8 @@ pub struct Deliverer {
     /// One segment of it.
     segment: Vec<u8>,
     scratch: RxScratch,
+    /// A share again, by ring.
+    spread: Vec<Delivery>,
     /// How the worker calls drivers.
     pub notifier: Notifier,
 }
@@ -33,6 +36,7 @@ impl Deliverer {
             flat: vec![0; MAX_FRAME + 4],
             segment: vec![0; MAX_FRAME + 4],
             scratch: RxScratch::default(),
+            spread: Vec::new(),
             notifier: Notifier::new()?,
         })
     }
@@ -73,7 +77,7 @@ impl Deliverer {
                 let taps = &netdev.queues;
                 for delivery in share {
                     let frame = &frames[usize::from(delivery.frame)];
-                    let tap = &taps[frame_hash(frame) as usize % taps.len()];
+                    let tap = &taps[frame.hash as usize % taps.len()];
                     let send = |b: &[IoSlice<'_>]| tap.send(b).map_err(port_reason);
                     let sent = self.give_netdev(delivery.vlan, frame, tap.offloads(), send);
                     self.count(port, Counted::Rx, delivery.vlan, frame, sent);
@@ -138,6 +142,7 @@ impl Deliverer {
         })
     }
 
+    /// Flows are spread over a channel's rings; frames of one flow stay in order.
     fn fill_rings(
         &mut self,
         share: &[Delivery],
@@ -145,21 +150,25 @@ impl Deliverer {
         port: &Port,
         channel: &Channel,
     ) {
-        if channel.rx_pairs() > 1 {
-            // Flows are spread over the rings; frames of one flow stay in order.
-            for delivery in share {
-                let frame = &frames[usize::from(delivery.frame)];
-                self.fill_ring(
-                    std::slice::from_ref(delivery),
-                    frames,
-                    port,
-                    channel,
-                    frame_hash(frame),
-                );
-            }
-        } else {
-            self.fill_ring(share, frames, port, channel, 0);
+        let pairs = channel.rx_pairs();
+        if pairs <= 1 {
+            let ring = channel.rx(0).filter(|_| pairs == 1);
+            return self.fill_ring(share, frames, port, ring, channel);
         }
+        let mut spread = std::mem::take(&mut self.spread);
+        spread.clear();
+        spread.extend(share.iter().map(|delivery| {
+            let frame = &frames[usize::from(delivery.frame)];
+            let pair = (u64::from(frame.hash) * u64::from(pairs)) >> 32;
+            let order = pair << 16 | u64::from(delivery.frame);
+            Delivery { order, ..*delivery }
+        }));
+        spread.sort_unstable_by_key(|d| d.order);
+        for share in spread.chunk_by(|a, b| a.order >> 16 == b.order >> 16) {
+            let pair = (share[0].order >> 16) as u16;
+            self.fill_ring(share, frames, port, channel.rx(pair), channel);
+        }
+        self.spread = spread;
     }
 
     fn fill_ring(
@@ -167,21 +176,23 @@ impl Deliverer {
         share: &[Delivery],
         frames: &[Frame<'_>],
         port: &Port,
+        ring: Option<MutexGuard<'_, Option<Box<RxQueue>>>>,
         channel: &Channel,
-        hash: u32,
     ) {
-        let guard = channel.rx(|| hash);
-        let Some(mut guard) = guard.filter(|g| g.is_some()) else {
+        let Some(mut guard) = ring.filter(|g| g.is_some()) else {
             port.counters
                 .lose(self.worker, DropReason::NotConnected, share.len() as u64);
             return;
         };
         let queue = guard.as_mut().expect("filtered above");
+        let wants = Wants::of(queue);
+        let mut ring = queue.ring.fill(&mut self.scratch, share.len());
         let (mut packets, mut bytes) = (0, 0);
         let mut fault = None;
         for delivery in share {
             let frame = &frames[usize::from(delivery.frame)];
-            match self.fill_buffers(queue, frame, delivery.vlan) {
+            let local = (&mut self.flat[..], &mut self.segment[..]);
+            match fill_buffers(&mut ring, wants, frame, delivery.vlan, local) {
                 Ok(Ok(())) => {
                     packets += 1;
                     bytes += frame.len_after(delivery.vlan) as u64;
@@ -201,48 +212,92 @@ impl Deliverer {
             channel.fault(format!("receive ring: {fault}"));
         }
     }
+}
 
-    /// The outer error is the ring's, the inner one the frame's.
-    fn fill_buffers(
-        &mut self,
-        queue: &mut RxQueue,
-        frame: &Frame<'_>,
-        vlan: VlanOp,
-    ) -> Result<Sent, RingFault> {
-        let offload = frame.offload_after(vlan);
-        let mut header = [0; VNET_HDR_LEN];
-        if offload.fits(queue.offloads) {
-            offload.to_hdr(queue.offloads).write(&mut header);
-            let mut tag = [0; 4];
-            let head = frame.head_pieces(vlan, &mut tag);
-            return put(queue, &mut self.scratch, &header, head, Some(frame));
+/// How a driver wants its frames.
+#[derive(Clone, Copy)]
+struct Wants {
+    header_len: usize,
+    mergeable: bool,
+    offloads: RxOffloads,
+}
+
+impl Wants {
+    fn of(queue: &RxQueue) -> Self {
+        Self {
+            header_len: queue.header_len,
+            mergeable: queue.mergeable,
+            offloads: queue.offloads,
         }
-        let flat = frame.flatten(vlan, &mut self.flat);
-        let takes = queue.offloads;
-        let mut fault = None;
-        let sent = finish(flat, offload, takes, &mut self.segment, |header, bytes| {
-            put(queue, &mut self.scratch, header, [bytes, &[], &[]], None).unwrap_or_else(|found| {
-                fault = Some(found);
-                Err(DropReason::NotConnected)
-            })
-        });
-        fault.map_or(Ok(sent), Err)
     }
+}
+
+/// In front of a frame in one buffer with nothing left to do.
+const PLAIN_HEADER: [u8; VNET_HDR_LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+
+/// Give one frame to a ring: as it is, or finished in `local` first, which has room for a whole
+/// frame and for a segment of it. The outer error is the ring's, the inner one the frame's.
+#[inline]
+fn fill_buffers(
+    ring: &mut Filling<'_>,
+    wants: Wants,
+    frame: &Frame<'_>,
+    vlan: VlanOp,
+    local: (&mut [u8], &mut [u8]),
+) -> Result<Sent, RingFault> {
+    if vlan == VlanOp::None && frame.offload.is_nothing() {
+        // As most are: nothing to compute, and one buffer.
+        let header = &PLAIN_HEADER[..wants.header_len];
+        let (offset, len) = frame.tail();
+        let put = match frame.source {
+            Bytes::Guest(source) if len > 0 => {
+                ring.put(header, frame.head(), Some((source, offset)))
+            }
+            Bytes::Local(source) if len > 0 => {
+                let all = &source[offset - frame.head().len()..];
+                debug_assert_eq!(all.len(), frame.len);
+                ring.put(header, all, None)
+            }
+            _ => ring.put(header, frame.head(), None),
+        };
+        if put {
+            return Ok(Ok(()));
+        }
+    }
+    let offload = frame.offload_after(vlan);
+    if offload.fits(wants.offloads) {
+        let mut header = [0; VNET_HDR_LEN];
+        offload.to_hdr(wants.offloads).write(&mut header);
+        let mut tag = [0; 4];
+        let head = frame.head_pieces(vlan, &mut tag);
+        return put(ring, wants, &header, head, Some(frame));
+    }
+    let (flat, segment) = local;
+    let flat = frame.flatten(vlan, flat);
+    let mut fault = None;
+    let sent = finish(flat, offload, wants.offloads, segment, |header, bytes| {
+        put(ring, wants, header, [bytes, &[], &[]], None).unwrap_or_else(|found| {
+            fault = Some(found);
+            Err(DropReason::NotConnected)
+        })
+    });
+    fault.map_or(Ok(sent), Err)
 }
 
 /// Put one frame into a ring: header, the pieces of its head, and the tail of `frame`, which is
 /// copied from where the source has it.
+#[inline]
 fn put(
-    queue: &mut RxQueue,
-    scratch: &mut RxScratch,
+    ring: &mut Filling<'_>,
+    wants: Wants,
     header: &[u8; VNET_HDR_LEN],
     head: [&[u8]; 3],
     frame: Option<&Frame<'_>>,
 ) -> Result<Sent, RingFault> {
     let (tail_offset, tail_len) = frame.map_or((0, 0), Frame::tail);
     let head_len: usize = head.iter().map(|piece| piece.len()).sum();
-    let total = queue.header_len + head_len + tail_len;
-    let buffers = match queue.ring.reserve(scratch, total as u32, queue.mergeable)? {
+    let total = wants.header_len + head_len + tail_len;
+    let buffers = match ring.reserve(total as u32, wants.mergeable)? {
         Reserve::Ready(buffers) => buffers,
         Reserve::NoBuffers => return Ok(Err(DropReason::NoBuffers)),
         Reserve::TooSmall { .. } => return Ok(Err(DropReason::BufferTooSmall)),
@@ -250,7 +305,7 @@ fn put(
     let mut header = *header;
     header[10..12].copy_from_slice(&buffers.num_buffers().to_le_bytes());
     let into = buffers.writable();
-    let mut at = into.copy_in(0, &header[..queue.header_len]);
+    let mut at = into.copy_in(0, &header[..wants.header_len]);
     for piece in head {
         at += into.copy_in(at, piece);
     }
@@ -303,17 +358,4 @@ fn port_reason(error: SendError) -> DropReason {
         SendError::BadHeader => DropReason::BadOffload,
         SendError::Down | SendError::Other(_) => DropReason::PortDown,
     }
-}
-
-/// Spreads flows over queues: the same for all packets of a flow.
-fn frame_hash(frame: &Frame<'_>) -> u32 {
-    use std::hash::Hasher;
-    let key = &frame.key;
-    let mut hasher = rustc_hash::FxHasher::default();
-    for half in [&key.ip_src, &key.ip_dst] {
-        hasher.write(half);
-    }
-    hasher.write_u32(u32::from(key.l4_src) << 16 | u32::from(key.l4_dst));
-    hasher.write(&key.eth_src.0);
-    (hasher.finish() >> 32) as u32
 }

@@ -5,8 +5,7 @@ use crate::port::RECV_BUF_LEN;
 use crate::ring::Readable;
 use chanio_model::DropReason;
 use chanio_model::eswitch::VlanOp;
-use chanio_model::flow::FlowKey;
-use chanio_model::offload::{Offload, VNET_HDR_LEN};
+use chanio_model::offload::{Offload, VNET_HDR_LEN, VnetHdr};
 
 /// Bytes copied before anything looks at them. Enough for Ethernet, two VLAN tags, IPv6 with
 /// options and a full TCP header; the rest of the frame never influences a decision.
@@ -25,6 +24,7 @@ pub enum Bytes<'a> {
 }
 
 impl Bytes<'_> {
+    #[inline]
     fn len(&self) -> usize {
         match self {
             Bytes::Guest(bytes) => bytes.len() as usize,
@@ -33,6 +33,7 @@ impl Bytes<'_> {
     }
 
     /// Copies from `offset` on. The caller keeps within [`Bytes::len`].
+    #[inline]
     fn copy_out(&self, offset: usize, into: &mut [u8]) {
         match self {
             Bytes::Guest(bytes) => {
@@ -43,67 +44,75 @@ impl Bytes<'_> {
     }
 }
 
+/// The worker's memory for the first bytes of a frame: the virtio-net header ends, and the frame
+/// begins, at [`VNET_HDR_LEN`].
+pub type Snapshot = [u8; VNET_HDR_LEN + HEAD];
+
 /// A received frame.
 pub struct Frame<'a> {
-    head: &'a [u8],
-    /// Its virtio-net header as the source wrote it, zeros behind a short one.
-    pub header: [u8; VNET_HDR_LEN],
+    /// The virtio-net header as the source wrote it, and the head behind it.
+    snapshot: &'a [u8],
     /// Bytes from the destination address to the end.
     pub len: usize,
     /// All of the source's bytes.
     pub source: Bytes<'a>,
-    /// Bytes of virtio-net header in front of the frame.
+    /// Bytes of virtio-net header in front of the frame: 10 or 12.
     header_len: usize,
-    /// What its headers say, after `classify`.
-    pub key: FlowKey,
     /// What is left to do before it is a finished packet, after `classify`.
     pub offload: Offload,
+    /// The same for all packets of a flow, after `classify`.
+    pub hash: u32,
 }
 
 impl<'a> Frame<'a> {
     /// Copy header and head of the frame that `source` holds behind `header_len` bytes (10 or 12)
     /// of virtio-net header.
+    #[inline]
     pub fn snapshot(
         source: Bytes<'a>,
         header_len: usize,
-        head: &'a mut [u8; HEAD],
+        into: &'a mut Snapshot,
     ) -> Result<Self, DropReason> {
-        let len = source
-            .len()
-            .checked_sub(header_len)
-            .ok_or(DropReason::Runt)?;
+        let all = source.len();
+        let len = all.checked_sub(header_len).ok_or(DropReason::Runt)?;
         if len > MAX_FRAME {
             return Err(DropReason::TooLong);
         }
-        let mut header = [0; VNET_HDR_LEN];
-        source.copy_out(0, &mut header[..header_len]);
-        let head = &mut head[..len.min(HEAD)];
-        source.copy_out(header_len, head);
+        let into = &mut into[VNET_HDR_LEN - header_len..];
+        let n = all.min(into.len());
+        let snapshot = &mut into[..n];
+        source.copy_out(0, snapshot);
         Ok(Self {
-            head,
-            header,
+            snapshot,
             len,
             source,
             header_len,
-            key: FlowKey::default(),
             offload: Offload::default(),
+            hash: 0,
         })
     }
 
+    /// The virtio-net header as the source wrote it.
+    #[inline]
+    pub fn header(&self) -> VnetHdr {
+        VnetHdr::read(&self.snapshot[..self.header_len])
+    }
+
     /// The bytes that decisions are made on, and that are delivered.
+    #[inline]
     pub fn head(&self) -> &'a [u8] {
-        self.head
+        &self.snapshot[self.header_len..]
     }
 
     /// Bytes behind the head: where in `source`, and how many.
+    #[inline]
     pub fn tail(&self) -> (usize, usize) {
-        (
-            self.header_len + self.head.len(),
-            self.len - self.head.len(),
-        )
+        let taken = self.snapshot.len();
+        (taken, self.header_len + self.len - taken)
     }
 
     /// The head with a tag put in or taken out: three pieces to be delivered in a row.
+    #[inline]
     pub fn head_pieces<'b>(&'b self, vlan: VlanOp, tag: &'b mut [u8; 4]) -> [&'b [u8]; 3] {
         let head = self.head();
         match vlan {

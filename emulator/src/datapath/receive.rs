@@ -1,9 +1,9 @@
 //! Taking a burst from a source, and seeing it through.
 
 use super::Datapath;
-use super::classify::{Classifier, Delivery};
+use super::classify::{Arrival, Classifier, Delivery};
 use super::deliver::Deliverer;
-use super::frame::{Bytes, Frame, HEAD};
+use super::frame::{Bytes, Frame, HEAD, Snapshot};
 use super::published::Config;
 use super::source::Source;
 use crate::port::{Channel, Endpoint, Port, RECV_BUF_LEN};
@@ -38,7 +38,7 @@ pub enum Origin {
 pub struct Receiver {
     worker: usize,
     burst: Burst,
-    heads: Box<[[u8; HEAD]; BURST]>,
+    snapshots: Box<[Snapshot; BURST]>,
     /// Where frames from netdevs are read to. Pages that no frame reaches are never touched.
     buffers: Vec<u8>,
     lengths: ArrayVec<usize, BURST>,
@@ -70,7 +70,7 @@ impl Receiver {
         Ok(Self {
             worker,
             burst: Burst::default(),
-            heads: Box::new([[0; HEAD]; BURST]),
+            snapshots: Box::new([[0; VNET_HDR_LEN + HEAD]; BURST]),
             buffers: vec![0; BURST * BUFFER],
             lengths: ArrayVec::new(),
             onward: Onward {
@@ -146,9 +146,9 @@ impl Receiver {
         let worked = !self.burst.is_empty();
         if worked {
             let mut frames = ArrayVec::<Frame<'_>, BURST>::new();
-            for (chain, head) in self.burst.iter().zip(self.heads.iter_mut()) {
+            for (chain, snapshot) in self.burst.iter().zip(self.snapshots.iter_mut()) {
                 let bytes = Bytes::Guest(chain.readable());
-                match Frame::snapshot(bytes, queue.header_len, head) {
+                match Frame::snapshot(bytes, queue.header_len, snapshot) {
                     Ok(frame) => frames.push(frame),
                     Err(reason) => context.port.counters.lose(self.worker, reason, 1),
                 }
@@ -204,8 +204,8 @@ impl Receiver {
         }
         let mut frames = ArrayVec::<Frame<'_>, BURST>::new();
         let received = self.buffers.chunks_exact(BUFFER).zip(&self.lengths);
-        for ((buffer, len), head) in received.zip(self.heads.iter_mut()) {
-            match Frame::snapshot(Bytes::Local(&buffer[..*len]), VNET_HDR_LEN, head) {
+        for ((buffer, len), snapshot) in received.zip(self.snapshots.iter_mut()) {
+            match Frame::snapshot(Bytes::Local(&buffer[..*len]), VNET_HDR_LEN, snapshot) {
                 Ok(frame) => frames.push(frame),
                 Err(reason) => context.port.counters.lose(self.worker, reason, 1),
             }
@@ -231,9 +231,15 @@ impl Onward {
             origin,
             now,
         } = context;
-        let fdb = &datapath.fdb;
+        let arrival = Arrival {
+            origin,
+            port,
+            config,
+            fdb: &datapath.fdb,
+            now,
+        };
         self.classifier
-            .classify(origin, port, frames, config, fdb, now, &mut self.deliveries);
+            .classify(arrival, frames, &mut self.deliveries);
         self.deliverer
             .deliver(&self.deliveries, frames, port, config);
     }

@@ -168,18 +168,12 @@ impl Channel {
         Some(self.pairs.get(usize::from(pair))?.tx.lock())
     }
 
-    /// The receive ring that a flow with this hash uses, for the length of a burst; empty when it
-    /// does not run.
-    pub fn rx(&self, hash: impl FnOnce() -> u32) -> Option<MutexGuard<'_, Option<Box<RxQueue>>>> {
-        let pair = match self.rx_pairs.load(Ordering::Relaxed) {
-            0 => return None,
-            1 => 0,
-            n => hash() % u32::from(n),
-        };
-        Some(self.pairs[pair as usize].rx.lock())
+    /// The receive ring of a pair, for the length of a burst; empty when it does not run.
+    pub fn rx(&self, pair: u16) -> Option<MutexGuard<'_, Option<Box<RxQueue>>>> {
+        Some(self.pairs.get(usize::from(pair))?.rx.lock())
     }
 
-    /// How many receive rings flows are spread over.
+    /// How many receive rings flows are spread over; 0: nobody receives.
     pub fn rx_pairs(&self) -> u16 {
         self.rx_pairs.load(Ordering::Relaxed)
     }

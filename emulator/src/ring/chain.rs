@@ -31,12 +31,31 @@ pub(super) struct Walked {
     pub(super) writable_len: u32,
 }
 
+/// The one segment of a chain that is a single descriptor inside one region, as most are, and
+/// whether the device may write it. `None`: the chain is something else, or not valid.
+#[inline(always)]
+pub(super) fn walk_plain(
+    mem: &GuestMemory,
+    table: DescTable,
+    head: u16,
+) -> Option<(Segment, bool)> {
+    if head >= table.len() {
+        return None;
+    }
+    let desc = table.read(head);
+    if desc.has_next() || desc.is_indirect() || desc.len == 0 {
+        return None;
+    }
+    let ptr = mem.translate_exact(desc.addr, desc.len as usize, 1)?;
+    let len = desc.len;
+    Some((Segment { ptr, len }, desc.is_writable()))
+}
+
 /// Walks the chain that starts at `head`, appending its segments to `out` in order.
 ///
 /// Bounds: at most `table.len()` descriptors in the ring's own table, then at most one indirect
 /// table with at most its own length of entries, and at most [`MAX_SEGMENTS`] segments. On a
 /// fault `out` may hold part of the chain; the caller truncates.
-#[inline]
 pub(super) fn walk(
     mem: &GuestMemory,
     table: DescTable,
@@ -256,11 +275,13 @@ impl Burst {
         }
     }
 
-    /// Asks the cache for the first line of each chain: its headers are read next.
+    /// Asks the cache for the first two lines of each chain: its headers are read next.
     #[inline]
     pub(super) fn prefetch(&self) {
         for meta in &self.chains {
-            prefetch(self.segments[usize::from(meta.first)].ptr.as_ptr());
+            let first = self.segments[usize::from(meta.first)].ptr.as_ptr();
+            prefetch(first);
+            prefetch(first.wrapping_add(64));
         }
     }
 
@@ -274,6 +295,23 @@ impl Burst {
         head: u16,
     ) -> Result<(), RingFault> {
         let first = self.segments.len();
+        if let Some((segment, writable)) = walk_plain(mem, table, head) {
+            let (readable_len, writable_len) = if writable {
+                (0, segment.len)
+            } else {
+                (segment.len, 0)
+            };
+            self.segments.push(segment);
+            self.chains.push(ChainMeta {
+                head,
+                first: first as u16,
+                split: (first + usize::from(!writable)) as u16,
+                end: (first + 1) as u16,
+                readable_len,
+                writable_len,
+            });
+            return Ok(());
+        }
         match walk(mem, table, indirect, head, &mut self.segments) {
             Ok(walked) => {
                 // BURST * MAX_SEGMENTS = 4096 segments at most: positions fit in 16 bits.

@@ -17,6 +17,56 @@ pub(super) struct Segment {
     pub(super) len: u32,
 }
 
+/// Copies `n` bytes. Up to 256, as packets' heads are, without a call: a few wide moves that may
+/// overlap each other cost less than finding out how to copy.
+///
+/// # Safety
+/// `n` bytes at `src` can be read and `n` at `dst` written, and the two do not overlap. Another
+/// process may write to either meanwhile.
+#[inline(always)]
+unsafe fn copy_bytes(src: *const u8, dst: *mut u8, n: usize) {
+    /// Copies `W` bytes at the start and `W` at the end, of `n >= W`.
+    ///
+    /// # Safety
+    /// As for [`copy_bytes`].
+    #[inline(always)]
+    unsafe fn ends<const W: usize>(src: *const u8, dst: *mut u8, n: usize) {
+        // SAFETY: `W <= n`, so both pieces lie inside the ranges; alignment 1.
+        unsafe {
+            let first = src.cast::<[u8; W]>().read();
+            let last = src.add(n - W).cast::<[u8; W]>().read();
+            dst.cast::<[u8; W]>().write(first);
+            dst.add(n - W).cast::<[u8; W]>().write(last);
+        }
+    }
+    // SAFETY: each arm has `W <= n`.
+    unsafe {
+        match n {
+            0 => {}
+            1..2 => ends::<1>(src, dst, n),
+            2..4 => ends::<2>(src, dst, n),
+            4..8 => ends::<4>(src, dst, n),
+            8..16 => ends::<8>(src, dst, n),
+            16..32 => ends::<16>(src, dst, n),
+            32..64 => ends::<32>(src, dst, n),
+            64..128 => ends::<64>(src, dst, n),
+            128..=256 => ends::<128>(src, dst, n),
+            _ => src.copy_to_nonoverlapping(dst, n),
+        }
+    }
+}
+
+/// The first segment's pointer at `offset`, if all of `offset..offset + len` lies in it.
+#[inline(always)]
+fn within_first(segments: &[Segment], offset: usize, len: usize) -> Option<NonNull<u8>> {
+    let first = segments.first()?;
+    if offset + len > first.len as usize {
+        return None;
+    }
+    // SAFETY: `offset` is inside the segment, or at its end with nothing to copy.
+    Some(unsafe { first.ptr.add(offset) })
+}
+
 /// The bytes from `skip` on, at most `left`, of a segment list, piece by piece.
 #[derive(Clone)]
 struct Pieces<'a> {
@@ -90,8 +140,17 @@ impl<'a> Readable<'a> {
 
     /// Copies from byte `offset` on into `dst`; returns the bytes copied, fewer than `dst.len()`
     /// only where the segments end first.
-    #[inline]
+    #[inline(always)]
     pub fn copy_out(&self, offset: usize, dst: &mut [u8]) -> usize {
+        if let Some(src) = within_first(self.segments, offset, dst.len()) {
+            // SAFETY: as below, in one piece.
+            unsafe { copy_bytes(src.as_ptr(), dst.as_mut_ptr(), dst.len()) };
+            return dst.len();
+        }
+        self.copy_out_pieces(offset, dst)
+    }
+
+    fn copy_out_pieces(&self, offset: usize, dst: &mut [u8]) -> usize {
         let mut done = 0;
         for (ptr, n) in pieces(self.segments, self.len, offset, dst.len()) {
             // SAFETY: `ptr..ptr+n` is mapped guest memory for as long as `self` is borrowed
@@ -147,8 +206,19 @@ impl<'a> Writable<'a> {
 
     /// Copies `src` to byte `offset` on; returns the bytes copied, fewer than `src.len()` only
     /// where the segments end first.
-    #[inline]
+    #[inline(always)]
     pub fn copy_in(&self, offset: usize, src: &[u8]) -> usize {
+        if offset + src.len() <= self.len as usize
+            && let Some(dst) = within_first(self.segments, offset, src.len())
+        {
+            // SAFETY: as below, in one piece.
+            unsafe { copy_bytes(src.as_ptr(), dst.as_ptr(), src.len()) };
+            return src.len();
+        }
+        self.copy_in_pieces(offset, src)
+    }
+
+    fn copy_in_pieces(&self, offset: usize, src: &[u8]) -> usize {
         let mut done = 0;
         for (ptr, n) in pieces(self.segments, self.len, offset, src.len()) {
             // SAFETY: as in `Readable::copy_out`, with the directions exchanged; nothing on this
@@ -169,6 +239,24 @@ impl<'a> Writable<'a> {
     /// file), even overlapping; then the overlapping bytes are unspecified.
     #[inline]
     pub fn copy_from(
+        &self,
+        offset: usize,
+        src: Readable<'_>,
+        src_offset: usize,
+        len: usize,
+    ) -> usize {
+        if offset + len <= self.len as usize
+            && let Some(src) = within_first(src.segments, src_offset, len)
+            && let Some(dst) = within_first(self.segments, offset, len)
+        {
+            // SAFETY: as below, in one piece.
+            unsafe { src.as_ptr().copy_to(dst.as_ptr(), len) };
+            return len;
+        }
+        self.copy_from_pieces(offset, src, src_offset, len)
+    }
+
+    fn copy_from_pieces(
         &self,
         offset: usize,
         src: Readable<'_>,

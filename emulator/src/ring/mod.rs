@@ -39,5 +39,5 @@ pub use event::{Call, EventError, EventFd, Kick};
 pub use fault::{RingError, RingFault};
 pub use memory::{GuestMemory, MAX_MEM_SLOTS, MemoryError, RegionSpec};
 pub use notify::Notifier;
-pub use rx::{Reservation, Reserve, RxScratch};
+pub use rx::{Filling, Reservation, Reserve, RxScratch};
 pub use split::{RingConfig, SplitRing};

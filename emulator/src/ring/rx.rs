@@ -3,9 +3,10 @@
 
 use arrayvec::ArrayVec;
 
-use super::chain::{MAX_SEGMENTS, walk};
-use super::copy::{Segment, Writable};
+use super::chain::{BURST, MAX_SEGMENTS, walk, walk_plain};
+use super::copy::{Readable, Segment, Writable};
 use super::fault::RingFault;
+use super::layout::prefetch;
 use super::split::SplitRing;
 
 /// Most buffers one frame may be spread over. 64 KiB and its header in Linux's smallest mergeable
@@ -17,6 +18,8 @@ pub const MAX_RX_BUFFERS: usize = 64;
 pub struct RxScratch {
     segments: Vec<Segment>,
     used: ArrayVec<(u16, u32), MAX_RX_BUFFERS>,
+    /// The next buffers of the ring being filled, as far as they are plain ones.
+    ahead: ArrayVec<(u16, Segment), BURST>,
 }
 
 // SAFETY: between reservations nothing reads the segments left behind, and during one the ring
@@ -28,8 +31,18 @@ impl Default for RxScratch {
         RxScratch {
             segments: Vec::with_capacity(2 * MAX_SEGMENTS),
             used: ArrayVec::new(),
+            ahead: ArrayVec::new(),
         }
     }
+}
+
+/// A ring being filled with the frames of one burst.
+#[derive(Debug)]
+pub struct Filling<'r> {
+    ring: &'r mut SplitRing,
+    scratch: &'r mut RxScratch,
+    /// Position of the first buffer in `scratch.ahead`.
+    base: u16,
 }
 
 /// Outcome of [`SplitRing::reserve`]. Unless it is `Ready`, the ring is as before.
@@ -57,12 +70,40 @@ pub struct Reservation<'r> {
 }
 
 impl SplitRing {
-    /// Reserves `total` bytes, virtio-net header included, in the next receive buffers: in one, or
-    /// if `mergeable` in as many as needed, of which all but the last are filled.
+    /// Begins a burst of up to `frames` frames: looks up their buffers at once, so that one does
+    /// not wait for the other's memory. Takes nothing yet.
+    #[inline]
+    pub fn fill<'r>(&'r mut self, scratch: &'r mut RxScratch, frames: usize) -> Filling<'r> {
+        let base = self.next_avail();
+        scratch.ahead.clear();
+        // What is wrong with a ring is found, and said, when the buffer is taken.
+        let wanted = frames.min(BURST);
+        let n = self.at_least(wanted).unwrap_or(0).min(wanted);
+        let table = self.layout().desc;
+        let mut heads = [0; BURST];
+        for (i, head) in heads[..n].iter_mut().enumerate() {
+            *head = self.avail_head(i as u16);
+            table.prefetch(*head);
+        }
+        for &head in &heads[..n] {
+            let Some((segment, true)) = walk_plain(self.memory(), table, head) else {
+                break;
+            };
+            prefetch(segment.ptr.as_ptr());
+            prefetch(segment.ptr.as_ptr().wrapping_add(64));
+            scratch.ahead.push((head, segment));
+        }
+        Filling {
+            ring: self,
+            scratch,
+            base,
+        }
+    }
+
+    /// [`Filling::reserve`] for a single frame.
     ///
     /// # Errors
-    /// A [`RingFault`]: of the walk, or [`RingFault::NotWritable`] for a buffer with a readable
-    /// part.
+    /// As there.
     #[inline]
     pub fn reserve<'r>(
         &'r mut self,
@@ -70,41 +111,17 @@ impl SplitRing {
         total: u32,
         mergeable: bool,
     ) -> Result<Reserve<'r>, RingFault> {
-        scratch.segments.clear();
-        scratch.used.clear();
-        let mut have = 0u32;
-        let outcome = loop {
-            match self.take_buffer(scratch, total - have) {
-                Ok(Some(len)) => have += len,
-                Ok(None) => break Ok(Reserve::NoBuffers),
-                Err(fault) => break Err(fault),
-            }
-            if scratch.segments.len() > MAX_SEGMENTS {
-                break Ok(Reserve::TooSmall { capacity: have });
-            }
-            if have >= total {
-                return Ok(Reserve::Ready(Reservation {
-                    ring: self,
-                    scratch,
-                    total,
-                }));
-            }
-            if !mergeable || scratch.used.is_full() {
-                break Ok(Reserve::TooSmall { capacity: have });
-            }
-        };
-        self.unpop(scratch.used.len() as u16);
-        outcome
+        scratch.ahead.clear();
+        reserve_any(self, scratch, total, mergeable)
     }
 
     /// Takes the next buffer for at most `want` more bytes; returns how many of them it holds.
-    #[inline]
     fn take_buffer(
         &mut self,
         scratch: &mut RxScratch,
         want: u32,
     ) -> Result<Option<u32>, RingFault> {
-        if !self.has_next()? {
+        if self.at_least(1)? == 0 {
             return Ok(None);
         }
         let head = self.avail_head(0);
@@ -127,6 +144,97 @@ impl SplitRing {
         self.advance();
         Ok(Some(len))
     }
+}
+
+impl Filling<'_> {
+    /// Puts a frame into the next buffer, as [`Filling::reserve`], filling and committing would,
+    /// if that is a plain one with room for it: `header`, `head`, and the bytes of `tail` from
+    /// an offset on. False, and nothing done, if it is not: reserve then.
+    #[inline]
+    pub fn put(&mut self, header: &[u8], head: &[u8], tail: Option<(Readable<'_>, usize)>) -> bool {
+        let position = self.ring.next_avail().wrapping_sub(self.base);
+        let Some(&(id, segment)) = self.scratch.ahead.get(usize::from(position)) else {
+            return false;
+        };
+        let front = header.len() + head.len();
+        let behind = tail.map_or(0, |(source, offset)| {
+            (source.len() as usize).saturating_sub(offset)
+        });
+        let total = front + behind;
+        if (segment.len as usize) < total {
+            return false;
+        }
+        let total = total as u32;
+        let segment = [segment];
+        let into = Writable::new(&segment, total);
+        into.copy_in(0, header);
+        into.copy_in(header.len(), head);
+        if let Some((source, offset)) = tail {
+            into.copy_from(front, source, offset, behind);
+        }
+        self.ring.advance();
+        self.ring.push_used(id, total);
+        true
+    }
+
+    /// Reserves `total` bytes, virtio-net header included, in the next receive buffers: in one, or
+    /// if `mergeable` in as many as needed, of which all but the last are filled.
+    ///
+    /// # Errors
+    /// A [`RingFault`]: of the walk, or [`RingFault::NotWritable`] for a buffer with a readable
+    /// part.
+    #[inline]
+    pub fn reserve(&mut self, total: u32, mergeable: bool) -> Result<Reserve<'_>, RingFault> {
+        let position = self.ring.next_avail().wrapping_sub(self.base);
+        if let Some(&(head, segment)) = self.scratch.ahead.get(usize::from(position))
+            && segment.len >= total
+        {
+            self.scratch.segments.clear();
+            self.scratch.segments.push(segment);
+            self.scratch.used.clear();
+            self.scratch.used.push((head, total));
+            self.ring.advance();
+            return Ok(Reserve::Ready(Reservation {
+                ring: self.ring,
+                scratch: self.scratch,
+                total,
+            }));
+        }
+        reserve_any(self.ring, self.scratch, total, mergeable)
+    }
+}
+
+fn reserve_any<'r>(
+    ring: &'r mut SplitRing,
+    scratch: &'r mut RxScratch,
+    total: u32,
+    mergeable: bool,
+) -> Result<Reserve<'r>, RingFault> {
+    scratch.segments.clear();
+    scratch.used.clear();
+    let mut have = 0u32;
+    let outcome = loop {
+        match ring.take_buffer(scratch, total - have) {
+            Ok(Some(len)) => have += len,
+            Ok(None) => break Ok(Reserve::NoBuffers),
+            Err(fault) => break Err(fault),
+        }
+        if scratch.segments.len() > MAX_SEGMENTS {
+            break Ok(Reserve::TooSmall { capacity: have });
+        }
+        if have >= total {
+            return Ok(Reserve::Ready(Reservation {
+                ring,
+                scratch,
+                total,
+            }));
+        }
+        if !mergeable || scratch.used.is_full() {
+            break Ok(Reserve::TooSmall { capacity: have });
+        }
+    };
+    ring.unpop(scratch.used.len() as u16);
+    outcome
 }
 
 impl<'r> Reservation<'r> {

@@ -231,13 +231,15 @@ impl SplitRing {
         prefetch(self.layout.avail_idx().as_ptr().cast_const().cast());
     }
 
-    /// Whether a chain may be popped, looking at the shared index only if the copy is used up.
+    /// How many chains may be popped, looking at the shared index only if fewer than `wanted` are
+    /// known of.
     #[inline]
-    pub(super) fn has_next(&mut self) -> Result<bool, RingFault> {
-        if self.avail_seen != self.next_avail {
-            return self.check_memory().map(|()| true);
+    pub(super) fn at_least(&mut self, wanted: usize) -> Result<usize, RingFault> {
+        let known = usize::from(self.avail_seen.wrapping_sub(self.next_avail));
+        if known >= wanted {
+            return self.check_memory().map(|()| known);
         }
-        Ok(self.available()? > 0)
+        Ok(usize::from(self.available()?))
     }
 
     /// The head index `ahead` entries past the next one; anything, until checked.

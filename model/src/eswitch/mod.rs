@@ -8,7 +8,9 @@
 //! | `fdb` | learned and static addresses of legacy mode |
 //! | `output` | what goes in beside the key, and what comes out |
 //! | `switch` | the decision |
+//! | `cache` | decisions kept for the next packet of a flow |
 
+mod cache;
 mod change;
 mod config;
 mod fdb;
@@ -16,6 +18,7 @@ mod output;
 mod ports;
 mod switch;
 
+pub use cache::{FlowCache, Slot};
 pub use change::{Change, ChangeError, MAX_VPORTS};
 pub use config::{Mode, RxFilter, RxMode, VlanSet, VportConfig};
 pub use fdb::{Fdb, FdbEntry, FdbLimits, LearnOutcome, StaticConflict};

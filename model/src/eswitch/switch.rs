@@ -1,5 +1,6 @@
 //! The decision: what becomes of one packet.
 
+use super::cache::{Decision, FlowCache, Slot};
 use super::output::Tag;
 use super::ports::{Member, Port, Ports};
 use super::{Change, ChangeError, Dest, Fdb, MAX_VPORTS, Meta, Mode, Outputs, VlanOp, VportConfig};
@@ -18,6 +19,8 @@ pub struct Switch {
     uplink_present: bool,
     ports: Ports,
     tables: Tables,
+    /// Counts changes, for [`FlowCache`].
+    epoch: u64,
 }
 
 impl Switch {
@@ -56,6 +59,7 @@ impl Switch {
                 self.tables.remove(*id).ok_or(ChangeError::NoRule(*id))?;
             }
         }
+        self.epoch += 1;
         Ok(())
     }
 
@@ -115,12 +119,94 @@ impl Switch {
         };
         match self.mode {
             Mode::Legacy => self.bridge(fdb, key, tag, meta, out),
-            Mode::Switchdev if tag.vlan == key.vlan => self.classify(key, tag, meta, out),
-            Mode::Switchdev => {
-                let mut key = *key;
-                key.vlan = tag.vlan;
-                self.classify(&key, tag, meta, out)
+            Mode::Switchdev => self.classify(key, tag, meta, out).1,
+        }
+    }
+
+    /// Where the decision about `key` would be in `cache`. To be asked for all packets of a burst
+    /// before [`Switch::from_vport_cached`] is called for the first.
+    #[inline]
+    pub fn slot(&self, cache: &FlowCache, key: &FlowKey) -> Slot {
+        match self.mode {
+            Mode::Legacy => Slot::default(),
+            Mode::Switchdev => cache.slot(key),
+        }
+    }
+
+    /// A new burst for `cache`, which must have been used with this switch alone, or with clones
+    /// of it that went through the same changes. Within a burst `fdb` and the time stay the same.
+    #[inline]
+    pub fn begin_burst(&self, cache: &mut FlowCache) {
+        cache.begin_burst(self.epoch);
+    }
+
+    /// [`Switch::from_vport`], answered out of `cache` where that has the same answer.
+    #[inline]
+    pub fn from_vport_cached(
+        &self,
+        cache: &mut FlowCache,
+        slot: Slot,
+        fdb: &Fdb,
+        key: &FlowKey,
+        meta: Meta,
+        out: &mut Outputs,
+    ) -> Result<(), DropReason> {
+        if self.mode == Mode::Legacy {
+            if let Some(output) = cache.last(key, meta.l3_len) {
+                out.clear();
+                out.list.push(output);
+                return Ok(());
             }
+            self.from_vport(fdb, key, meta, out)?;
+            if let ([output], [], None) = (&out.list[..], &out.lost[..], out.learn) {
+                cache.set_last(key, *output, self.max_l3_len(key.vport(), output.dest));
+            }
+            return Ok(());
+        }
+        out.clear();
+        if let Some(kept) = cache.get(slot, key)
+            && meta.l3_len <= kept.max_l3_len
+        {
+            if let Some(rule) = &kept.rule {
+                rule.count(meta.shard, meta.len, meta.now);
+            }
+            out.missed = kept.missed();
+            out.list.push(kept.verdict?);
+            return Ok(());
+        }
+        let tag = if key.vport().is_uplink() {
+            Tag::as_came(key)
+        } else {
+            self.admit(key, meta)?
+        };
+        let (rule, result) = self.classify(key, tag, meta, out);
+        let (verdict, max_l3_len) = match (result, &out.list[..], &out.lost[..]) {
+            (Ok(()), [output], []) => (Ok(*output), self.max_l3_len(key.vport(), output.dest)),
+            (Err(reason @ DropReason::RuleDrop), ..) => (
+                Err(reason),
+                self.max_l3_len(key.vport(), Dest::Vport(VportId::UPLINK)),
+            ),
+            _ => return result,
+        };
+        let rule = rule.cloned();
+        let decision = Decision {
+            verdict,
+            max_l3_len,
+            rule,
+        };
+        cache.insert(slot, key, decision);
+        result
+    }
+
+    /// What both ends' MTUs let pass.
+    fn max_l3_len(&self, from: VportId, to: Dest) -> u32 {
+        let mtu = |id: VportId| match self.ports.get(id) {
+            Some(port) if !id.is_uplink() => u32::from(port.mtu),
+            _ => u32::MAX,
+        };
+        match to {
+            Dest::Vport(to) => mtu(from).min(mtu(to)),
+            Dest::Representor(_) => mtu(from),
         }
     }
 
@@ -170,19 +256,23 @@ impl Switch {
 
     // ---- switchdev ----
 
+    /// What came of it, and the rule that decided.
+    #[inline]
     fn classify(
         &self,
         key: &FlowKey,
         tag: Tag,
         meta: Meta,
         out: &mut Outputs,
-    ) -> Result<(), DropReason> {
-        match self.tables.lookup(key) {
-            Some(rule) => self.act(rule, key, tag, meta, out),
+    ) -> (Option<&Arc<Rule>>, Result<(), DropReason>) {
+        let mut inside = *key;
+        inside.vlan = tag.vlan;
+        match self.tables.lookup(&inside) {
+            Some(rule) => (Some(rule), self.act(rule, &inside, tag, meta, out)),
             None => {
                 out.missed = true;
                 out.push(Dest::Representor(key.vport()), tag.keep);
-                Ok(())
+                (None, Ok(()))
             }
         }
     }
