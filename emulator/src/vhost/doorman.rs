@@ -298,8 +298,9 @@ impl Rooms {
     fn open(&mut self, doors: Vec<(SessionHandle, PathBuf)>) -> Result<(), Refused> {
         let mut opened = Vec::with_capacity(doors.len());
         for (handle, path) in &doors {
-            let (listener, _file) = listen_at(path)
-                .map_err(|source| Refused::os(format!("listening at {}", path.display()), source))?;
+            let (listener, _file) = listen_at(path).map_err(|source| {
+                Refused::os(format!("listening at {}", path.display()), source)
+            })?;
             opened.push((handle.to_bits(), Door { listener, _file }));
         }
         // Without one more nobody could ever be accepted.
@@ -326,7 +327,10 @@ impl Rooms {
 
     fn accept(&mut self) -> Result<(), Stop> {
         let mut events = [EpollEvent::empty(); EVENTS];
-        let n = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+        let n = self
+            .epoll
+            .wait(&mut events, EpollTimeout::ZERO)
+            .unwrap_or(0);
         for event in &events[..n] {
             let door = event.data();
             for _ in 0..TURN {
