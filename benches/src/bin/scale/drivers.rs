@@ -164,38 +164,39 @@ fn chatter(emulator: &Emulator, clients: &mut [Client], rate: u32) {
     let count = clients.len();
     let interval = Duration::from_secs(1) / (rate * count as u32);
     let total = (LASTS.as_secs_f64() / interval.as_secs_f64()) as u32;
-    let mut under_way: VecDeque<(usize, u32, Instant)> = VecDeque::new();
+    // Where to look for what: the oldest few, since what comes is almost in order.
+    let mut under_way: VecDeque<usize> = VecDeque::new();
+    let mut sent_at: Vec<Instant> = Vec::with_capacity(total as usize);
+    let mut last_seen = vec![None; count];
     let mut times = Vec::with_capacity(total as usize);
     let (mut refused, mut kicked, mut late) = (0, 0u32, Duration::ZERO);
     let mut received = Vec::new();
     let (started, cpu) = (Instant::now(), emulator.cpu());
-    let mut sent = 0;
     loop {
+        let sent = sent_at.len() as u32;
         let now = started.elapsed();
         if sent < total && now >= interval * sent {
             late = late.max(now - interval * sent);
             let from = sent as usize % count;
             let to = (from + 1) % count;
-            let at = Instant::now();
+            sent_at.push(Instant::now());
             if clients[from].send(&frame(from, to, sent)).expect("send") {
                 kicked += u32::from(clients[from].flush().expect("kick"));
-                under_way.push_back((to, sent, at));
+                under_way.push_back(to);
             } else {
                 refused += 1;
             }
-            sent += 1;
         }
-        // The oldest few: what comes is almost in order.
         let mut i = 0;
         while i < under_way.len().min(16) {
-            let (to, number, at) = under_way[i];
+            let to = under_way[i];
             if clients[to].receive(&mut received).expect("receive") {
-                assert_eq!(
-                    received[14..18],
-                    number.to_le_bytes(),
-                    "in order on each channel"
-                );
-                times.push(at.elapsed());
+                let number = [received[14], received[15], received[16], received[17]];
+                let number = u32::from_le_bytes(number);
+                assert_eq!((number as usize + 1) % count, to, "for somebody else");
+                let before = last_seen[to].replace(number);
+                assert!(before < Some(number), "out of order");
+                times.push(sent_at[number as usize].elapsed());
                 under_way.remove(i);
             } else {
                 i += 1;
@@ -205,6 +206,7 @@ fn chatter(emulator: &Emulator, clients: &mut [Client], rate: u32) {
             break;
         }
     }
+    let sent = sent_at.len();
     let took = started.elapsed();
     let cpu = (emulator.cpu() - cpu) / took.as_secs_f64();
     println!(
@@ -212,7 +214,7 @@ fn chatter(emulator: &Emulator, clients: &mut [Client], rate: u32) {
          of a core; {:.0} % were kicks; sender late by {late:?} at most",
         under_way.len(),
         100.0 * cpu,
-        100.0 * f64::from(kicked) / f64::from(sent),
+        100.0 * f64::from(kicked) / sent as f64,
     );
     println!("  one-way time                   {}", percentiles(times));
     debug_assert!(HEADER < CLIENT.buffer_size as usize);
