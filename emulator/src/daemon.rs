@@ -10,12 +10,13 @@ use signal_hook::iterator::Signals;
 use std::io::Write;
 use std::sync::Arc;
 
-/// Descriptors per queue pair: two rings with a kick, a call and an error eventfd each.
-const FDS_PER_PAIR: u64 = 6;
-/// Descriptors per channel, of which there are at most as many as queue pairs: its listener, a
-/// connection with a control ring and memory, the representor.
-const FDS_PER_CHANNEL: u64 = 16;
-/// Descriptors of the process itself.
+/// Descriptors per queue pair: the transmit ring's kick, and a call for each ring.
+const FDS_PER_PAIR: u64 = 3;
+/// Descriptors per channel, of which there are at most as many as queue pairs: a connection, the
+/// control ring's kick and call, the channel back to the frontend, the representor. The listener
+/// is in another table (docs/adr/0003-doorman.md), which holds fewer than this one.
+const FDS_PER_CHANNEL: u64 = 5;
+/// Descriptors of the process itself, and of messages that bring some.
 const FDS: u64 = 1024;
 
 /// Why the process ends otherwise than asked to.

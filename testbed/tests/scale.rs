@@ -123,9 +123,9 @@ fn ten_thousand_channels_with_representors() {
         return;
     }
     isolate();
-    // A socket and a representor each, and the process's own.
-    let limit = chanio_emu::port::nofile_limit(2 * 10_000 + 200);
-    let channels = 10_000.min((limit - 200) / 2) as u32;
+    // A representor each, and the process's own.
+    let limit = chanio_emu::port::nofile_limit(10_000 + 1_200);
+    let channels = 10_000.min(limit - 200) as u32;
     if channels < 10_000 {
         println!("{channels} channels instead of 10000: the limit of open files is {limit}");
     }

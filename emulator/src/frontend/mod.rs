@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
@@ -31,6 +32,22 @@ pub struct ClientOptions {
     pub buffer_size: u32,
     /// Virtio features to accept beside VERSION_1, out of those the device offers.
     pub features: u64,
+    /// Give the device an eventfd for each ring to call on. The client polls all the same; without,
+    /// it takes two descriptors less at either end.
+    pub calls: bool,
+}
+
+impl ClientOptions {
+    /// Memory that a client shares with its device, bytes: a multiple of the page size.
+    pub fn area_bytes(&self) -> u64 {
+        (2 * self.queue_bytes()).next_multiple_of(4096)
+    }
+
+    /// Of those, what a queue and its buffers take.
+    fn queue_bytes(&self) -> u64 {
+        let buffers = u64::from(self.queue_size) * u64::from(self.buffer_size);
+        (ring_bytes(self.queue_size) + buffers).next_multiple_of(64)
+    }
 }
 
 impl Default for ClientOptions {
@@ -40,6 +57,7 @@ impl Default for ClientOptions {
             queue_size: 256,
             buffer_size: 2048,
             features: features::EVENT_IDX,
+            calls: true,
         }
     }
 }
@@ -90,8 +108,9 @@ pub struct Client {
 
 struct Queue {
     ring: DriverQueue,
-    kick: EventFd,
-    call: EventFd,
+    /// The same for both queues: the device looks at the transmit ring's only.
+    kick: Arc<EventFd>,
+    call: Option<EventFd>,
     /// Guest address of the first buffer, and bytes of each.
     buffers: u64,
     buffer_size: u32,
@@ -102,13 +121,21 @@ struct Queue {
 }
 
 impl Queue {
-    fn new(area: &SharedArea, at: u64, options: &ClientOptions) -> Result<Self, ClientError> {
+    fn new(
+        area: &SharedArea,
+        at: u64,
+        kick: &Arc<EventFd>,
+        options: &ClientOptions,
+    ) -> Result<Self, ClientError> {
         let size = options.queue_size;
         let event_idx = options.features & features::EVENT_IDX != 0;
         Ok(Self {
             ring: DriverQueue::new(area.memory().clone(), at, size, event_idx, 0)?,
-            kick: EventFd::new(libc::EFD_NONBLOCK)?,
-            call: EventFd::new(libc::EFD_NONBLOCK)?,
+            kick: Arc::clone(kick),
+            call: options
+                .calls
+                .then(|| EventFd::new(libc::EFD_NONBLOCK))
+                .transpose()?,
             buffers: at + ring_bytes(size),
             buffer_size: options.buffer_size,
             buffer_of: vec![0; usize::from(size)].into(),
@@ -133,7 +160,9 @@ impl Queue {
                 log_addr: None,
             },
         )?;
-        frontend.set_vring_call(index, &self.call)?;
+        if let Some(call) = &self.call {
+            frontend.set_vring_call(index, call)?;
+        }
         frontend.set_vring_kick(index, &self.kick)
     }
 
@@ -167,11 +196,13 @@ impl Queue {
         Ok(Some((self.address(buffer), len.min(self.buffer_size))))
     }
 
-    fn publish(&mut self) -> Result<(), ClientError> {
-        if self.ring.publish() {
+    /// Whether the device wanted to be told.
+    fn publish(&mut self) -> Result<bool, ClientError> {
+        let wanted = self.ring.publish();
+        if wanted {
             self.kick.write(1)?;
         }
-        Ok(())
+        Ok(wanted)
     }
 }
 
@@ -181,8 +212,25 @@ fn ring_bytes(size: u16) -> u64 {
 }
 
 impl Client {
+    /// Where the memory of a client is, guest physical.
+    pub const AREA: u64 = 0x10_0000;
+
     /// Attach to the channel that listens at `socket`.
     pub fn connect(socket: &Path, options: ClientOptions) -> Result<Self, ClientError> {
+        Self::connect_in(
+            socket,
+            options,
+            SharedArea::new(Self::AREA, options.area_bytes())?,
+        )
+    }
+
+    /// As [`Client::connect`], with memory of at least [`ClientOptions::area_bytes`] that was made
+    /// for it.
+    pub fn connect_in(
+        socket: &Path,
+        options: ClientOptions,
+        area: SharedArea,
+    ) -> Result<Self, ClientError> {
         let connect_error = |source| ClientError::Connect {
             path: socket.display().to_string(),
             source,
@@ -209,9 +257,6 @@ impl Client {
             .map_err(step("SET_PROTOCOL_FEATURES"))?;
         frontend.set_features(asked).map_err(step("SET_FEATURES"))?;
 
-        let buffer_bytes = u64::from(options.queue_size) * u64::from(options.buffer_size);
-        let queue_bytes = (ring_bytes(options.queue_size) + buffer_bytes).next_multiple_of(4096);
-        let area = SharedArea::new(0x10_0000, 2 * queue_bytes)?;
         let spec = area.spec();
         let region = VhostUserMemoryRegionInfo {
             guest_phys_addr: spec.gpa,
@@ -224,8 +269,9 @@ impl Client {
             .set_mem_table(&[region])
             .map_err(step("SET_MEM_TABLE"))?;
 
-        let mut rx = Queue::new(&area, spec.gpa, &options)?;
-        let mut tx = Queue::new(&area, spec.gpa + queue_bytes, &options)?;
+        let kick = Arc::new(EventFd::new(libc::EFD_NONBLOCK)?);
+        let mut rx = Queue::new(&area, spec.gpa, &kick, &options)?;
+        let mut tx = Queue::new(&area, spec.gpa + options.queue_bytes(), &kick, &options)?;
         for _ in 0..options.queue_size {
             rx.offer(None);
         }
@@ -279,8 +325,8 @@ impl Client {
         Ok(true)
     }
 
-    /// Show the device what was sent, waking it if it sleeps.
-    pub fn flush(&mut self) -> Result<(), ClientError> {
+    /// Show the device what was sent, waking it if it sleeps; whether it was to be woken.
+    pub fn flush(&mut self) -> Result<bool, ClientError> {
         self.tx.publish()
     }
 

@@ -20,10 +20,10 @@ use super::layout::{
 use super::memory::{GuestMemory, MemoryError, RegionSpec};
 use super::split::{MAX_RING_SIZE, RingConfig};
 
-/// Memory that a driver shares with its device: one region over one memfd.
+/// Memory that a driver shares with its device: one region over a memfd, or over a part of one.
 #[derive(Debug)]
 pub struct SharedArea {
-    file: File,
+    file: Arc<File>,
     spec: RegionSpec,
     mem: Arc<GuestMemory>,
 }
@@ -59,23 +59,34 @@ impl SharedArea {
     /// # Errors
     /// [`DriverError::Memfd`], [`DriverError::Memory`].
     pub fn new(gpa: u64, size: u64) -> Result<Self, DriverError> {
-        let make = || -> io::Result<File> {
-            let fd: OwnedFd = memfd_create("chanio-driver", MFdFlags::MFD_CLOEXEC)?;
-            let file = File::from(fd);
-            file.set_len(size)?;
-            Ok(file)
-        };
-        let file = make().map_err(|error| DriverError::Memfd { size, error })?;
+        let file = Arc::new(memfd(size)?);
+        Self::part(&file, gpa, size, 0)
+    }
+
+    /// `count` areas as [`SharedArea::new`] makes them, for as many devices, out of one memfd:
+    /// together they cost one descriptor. `size` is a multiple of the page size.
+    ///
+    /// # Errors
+    /// As [`SharedArea::new`].
+    pub fn many(gpa: u64, size: u64, count: usize) -> Result<Vec<Self>, DriverError> {
+        let file = Arc::new(memfd(size * count as u64)?);
+        (0..count as u64)
+            .map(|i| Self::part(&file, gpa, size, i * size))
+            .collect()
+    }
+
+    fn part(file: &Arc<File>, gpa: u64, size: u64, mmap_offset: u64) -> Result<Self, DriverError> {
         let spec = RegionSpec {
             gpa,
             size,
             uva: gpa,
-            mmap_offset: 0,
+            mmap_offset,
         };
         let copy = file
             .try_clone()
             .map_err(|error| DriverError::Memfd { size, error })?;
         let mem = GuestMemory::new(vec![(spec, copy)])?;
+        let file = Arc::clone(file);
         Ok(SharedArea { file, spec, mem })
     }
 
@@ -93,6 +104,16 @@ impl SharedArea {
     pub fn memory(&self) -> &Arc<GuestMemory> {
         &self.mem
     }
+}
+
+fn memfd(size: u64) -> Result<File, DriverError> {
+    let make = || -> io::Result<File> {
+        let fd: OwnedFd = memfd_create("chanio-driver", MFdFlags::MFD_CLOEXEC)?;
+        let file = File::from(fd);
+        file.set_len(size)?;
+        Ok(file)
+    };
+    make().map_err(|error| DriverError::Memfd { size, error })
 }
 
 /// A buffer of a chain: guest physical address and bytes.

@@ -1,4 +1,5 @@
-//! The one thread behind all sockets: listeners, connections, reconnects, control queues.
+//! The one thread behind all connections: messages, reconnects, control queues. Clients of sockets
+//! that we listen at are sent in by the [`super::doorman`].
 //!
 //! Nothing here waits for a client. Events only say where to look: what is done follows from what
 //! is found there, so a late event for something that has gone does no harm.
@@ -6,36 +7,36 @@
 use super::connection::{Connection, Outcome};
 use super::control_ring::Scratch;
 use super::device::Device;
-use super::listen::{SocketFile, connect_to};
+use super::doorman::{Next, Visitors};
+use super::listen::connect_to;
 use super::session::Watch;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
+/// Tokens of what is no connection; those carry their slot.
 const MAILBOX: u64 = u64::MAX;
+const VISITORS: u64 = u64::MAX - 1;
+/// The slot that a timer has when it is about visitors.
+const NO_SLOT: u32 = u32::MAX;
 /// First and longest wait before connecting again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// How long accepting rests when the process has run out of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Clients accepted at a listener before others get their turn.
-const ACCEPT_TURN: usize = 8;
+/// How long visitors wait when the process has run out of descriptors.
+const VISITORS_PAUSE: Duration = Duration::from_millis(100);
+/// Visitors let in before connections get their turn.
+const VISITORS_TURN: usize = 64;
 
 /// How clients come.
 pub enum Role {
-    /// They connect here.
-    Listen {
-        /// Our end.
-        listener: UnixListener,
-        /// Its name.
-        _file: SocketFile,
-    },
+    /// The doorman sends them in.
+    Listen,
     /// We connect there, again and again.
     Connect {
         /// The other side's socket.
@@ -58,11 +59,26 @@ pub struct SessionHandle {
     generation: u32,
 }
 
+impl SessionHandle {
+    /// As a number.
+    pub(super) fn to_bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.slot)
+    }
+
+    /// From what [`SessionHandle::to_bits`] has made.
+    pub(super) fn from_bits(bits: u64) -> Self {
+        SessionHandle {
+            slot: bits as u32,
+            generation: (bits >> 32) as u32,
+        }
+    }
+}
+
 /// What other threads ask of the loop.
 pub enum Command {
-    /// All of them or none.
-    Add(Vec<Endpoint>, Sender<io::Result<Vec<SessionHandle>>>),
-    /// Stop rings, close sockets, remove files.
+    /// Serve these from now on.
+    Add(Vec<Endpoint>, Sender<Vec<SessionHandle>>),
+    /// Stop rings, close connections.
     Remove(Vec<SessionHandle>, Sender<()>),
     /// Disconnect the client.
     Reset(SessionHandle, Sender<()>),
@@ -93,37 +109,33 @@ pub struct EventLoop {
     epoll: Arc<Epoll>,
     wake: Arc<EventFd>,
     mailbox: Receiver<Command>,
+    visitors: Visitors,
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// Connections with more to do than one turn allows.
     ready: VecDeque<u32>,
-    /// When to connect, or accept, again.
+    /// When to connect, or let visitors in, again.
     timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
     scratch: Scratch,
 }
 
-fn listener_token(slot: u32) -> u64 {
-    u64::from(slot) << 1
-}
-
-fn connection_token(slot: u32) -> u64 {
-    u64::from(slot) << 1 | 1
-}
-
 impl EventLoop {
-    /// A loop that reads its commands from `mailbox` when `wake` is written.
+    /// A loop that lets `visitors` in and reads its commands from `mailbox` when the eventfd that
+    /// it returns is written.
     ///
     /// # Errors
     /// What the system says when it makes an epoll set or opens /dev/null.
-    pub fn new(mailbox: Receiver<Command>) -> io::Result<(Self, Arc<EventFd>)> {
+    pub fn new(mailbox: Receiver<Command>, visitors: Visitors) -> io::Result<(Self, Arc<EventFd>)> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, MAILBOX))?;
         let wake = Arc::new(wake);
+        epoll.add(&visitors, EpollEvent::new(EpollFlags::EPOLLIN, VISITORS))?;
         let this = EventLoop {
             epoll: Arc::new(epoll),
             wake: Arc::clone(&wake),
             mailbox,
+            visitors,
             slots: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
@@ -146,15 +158,14 @@ impl EventLoop {
                 }
             };
             for event in &events[..n] {
-                let token = event.data();
-                if token == MAILBOX {
-                    if !self.read_mail() {
-                        break 'serving;
+                match event.data() {
+                    MAILBOX => {
+                        if !self.read_mail() {
+                            break 'serving;
+                        }
                     }
-                } else if token & 1 == 0 {
-                    self.accept((token >> 1) as u32);
-                } else {
-                    self.serve((token >> 1) as u32);
+                    VISITORS => self.let_in(),
+                    slot => self.serve(slot as u32),
                 }
             }
             for _ in 0..self.ready.len() {
@@ -205,7 +216,8 @@ impl EventLoop {
         loop {
             match self.mailbox.try_recv() {
                 Ok(Command::Add(endpoints, reply)) => {
-                    let _ = reply.send(self.add(endpoints));
+                    let handles = endpoints.into_iter().map(|endpoint| self.add(endpoint));
+                    let _ = reply.send(handles.collect());
                 }
                 Ok(Command::Remove(handles, reply)) => {
                     for handle in handles {
@@ -242,23 +254,7 @@ impl EventLoop {
         self.resolve(handle)?.connection.as_deref_mut()
     }
 
-    fn add(&mut self, endpoints: Vec<Endpoint>) -> io::Result<Vec<SessionHandle>> {
-        let mut handles = Vec::with_capacity(endpoints.len());
-        for endpoint in endpoints {
-            match self.add_one(endpoint) {
-                Ok(handle) => handles.push(handle),
-                Err(error) => {
-                    for handle in handles {
-                        self.remove(handle.slot);
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        Ok(handles)
-    }
-
-    fn add_one(&mut self, endpoint: Endpoint) -> io::Result<SessionHandle> {
+    fn add(&mut self, endpoint: Endpoint) -> SessionHandle {
         let at = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -266,12 +262,6 @@ impl EventLoop {
                 (self.slots.len() - 1) as u32
             }
         };
-        if let Role::Listen { listener, .. } = &endpoint.role
-            && let Err(error) = watch_listener(&self.epoll, listener, at)
-        {
-            self.free.push(at);
-            return Err(error);
-        }
         let connects = matches!(endpoint.role, Role::Connect { .. });
         let slot = &mut self.slots[at as usize];
         slot.generation = slot.generation.wrapping_add(1);
@@ -289,7 +279,7 @@ impl EventLoop {
         if connects {
             self.connect(at);
         }
-        Ok(handle)
+        handle
     }
 
     fn remove(&mut self, slot: u32) {
@@ -303,41 +293,42 @@ impl EventLoop {
 
     // ---- clients come ----
 
-    fn accept(&mut self, slot: u32) {
-        let epoll = Arc::clone(&self.epoll);
-        for _ in 0..ACCEPT_TURN {
-            let Some(Role::Listen { listener, .. }) = self.entry(slot).map(|e| &e.endpoint.role)
-            else {
-                return;
-            };
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    if self
-                        .entry(slot)
-                        .is_some_and(|entry| entry.connection.is_some())
-                    {
-                        // It may have gone already, and this be its successor.
-                        self.serve(slot);
-                    }
-                    if self
-                        .entry(slot)
-                        .is_some_and(|entry| entry.connection.is_some())
-                    {
-                        tracing::debug!(slot, "a second client was refused");
-                        continue;
-                    }
-                    self.attach(slot, stream);
+    fn let_in(&mut self) {
+        for _ in 0..VISITORS_TURN {
+            match self.visitors.next() {
+                Ok(Next::Nobody) => return,
+                Ok(Next::Visitor(handle, stream)) => self.receive(handle, stream),
+                Ok(Next::LostVisitor) => {
+                    tracing::warn!("a client was turned away: too many open files");
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::ECONNABORTED | libc::EINTR) => {}
-                    _ => {
-                        tracing::warn!(%error, "accepting a client; trying again shortly");
-                        let _ = epoll.delete(listener);
-                        return self.set_timer(slot, ACCEPT_PAUSE);
-                    }
-                },
+                Ok(Next::Closed) => {
+                    // It ends before us only if it fails.
+                    tracing::error!("nobody listens for clients any more");
+                    let _ = self.epoll.delete(&self.visitors);
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "letting clients in; trying again shortly");
+                    let _ = self.epoll.delete(&self.visitors);
+                    let at = Instant::now() + VISITORS_PAUSE;
+                    self.timers.push(Reverse((at, NO_SLOT, 0)));
+                    return;
+                }
             }
+        }
+    }
+
+    fn receive(&mut self, handle: SessionHandle, stream: UnixStream) {
+        let is_taken = |this: &mut Self| Some(this.resolve(handle)?.connection.is_some());
+        if is_taken(self) == Some(true) {
+            // It may have gone already, and this be its successor.
+            self.serve(handle.slot);
+        }
+        match is_taken(self) {
+            Some(false) => self.attach(handle.slot, stream),
+            Some(true) => tracing::debug!(handle.slot, "a second client was refused"),
+            // The channel was removed while its client was at the door.
+            None => {}
         }
     }
 
@@ -355,7 +346,7 @@ impl EventLoop {
     }
 
     fn attach(&mut self, slot: u32, stream: UnixStream) {
-        let token = connection_token(slot);
+        let token = u64::from(slot);
         // Both directions, edge triggered: a whole message may wait for its reply to have room.
         let interest = EpollFlags::EPOLLIN
             | EpollFlags::EPOLLOUT
@@ -459,28 +450,21 @@ impl EventLoop {
                 return;
             }
             self.timers.pop();
-            let epoll = Arc::clone(&self.epoll);
-            let Some(entry) = self.resolve(SessionHandle { slot, generation }) else {
-                continue;
-            };
-            match &entry.endpoint.role {
-                Role::Connect { .. } if entry.connection.is_none() => self.connect(slot),
-                Role::Connect { .. } => {}
-                Role::Listen { listener, .. } => {
-                    if let Err(error) = watch_listener(&epoll, listener, slot) {
-                        tracing::warn!(%error, "watching a listener; trying again shortly");
-                        self.set_timer(slot, ACCEPT_PAUSE);
-                    }
+            if slot == NO_SLOT {
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, VISITORS);
+                if let Err(errno) = self.epoll.add(&self.visitors, event) {
+                    tracing::warn!(%errno, "watching for clients; trying again shortly");
+                    self.timers
+                        .push(Reverse((now + VISITORS_PAUSE, NO_SLOT, 0)));
                 }
+                continue;
+            }
+            let connects = self
+                .resolve(SessionHandle { slot, generation })
+                .is_some_and(|entry| entry.connection.is_none());
+            if connects {
+                self.connect(slot);
             }
         }
     }
-}
-
-fn watch_listener(epoll: &Epoll, listener: &UnixListener, slot: u32) -> io::Result<()> {
-    epoll.add(
-        listener,
-        EpollEvent::new(EpollFlags::EPOLLIN, listener_token(slot)),
-    )?;
-    Ok(())
 }

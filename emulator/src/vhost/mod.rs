@@ -1,14 +1,16 @@
 //! vhost-user sessions: the protocol between a channel and the VM, DPDK program or container that
 //! drives it.
 //!
-//! One thread serves all sockets; a connection costs its state and nothing else
+//! One thread serves all connections; one costs its state and nothing else
 //! (docs/adr/0001-vhost-user-layer.md). It never waits for a client: a message is handed to the
-//! `vhost` crate only when all of it has arrived and the reply has room.
+//! `vhost` crate only when all of it has arrived and the reply has room. Another thread listens
+//! (docs/adr/0003-doorman.md).
 //!
 //! | file | what lives there |
 //! |---|---|
 //! | `server` | what the rest of the emulator calls |
-//! | `event_loop` | the thread: listeners, connections, reconnects |
+//! | `event_loop` | the thread: connections, reconnects |
+//! | `doorman` | the thread that listens and accepts, with open files of its own |
 //! | `listen` | socket files |
 //! | `connection` | messages taken off one socket |
 //! | `socket` | looking at a socket without waiting |
@@ -26,6 +28,7 @@ mod connection;
 mod control_queue;
 mod control_ring;
 mod device;
+mod doorman;
 mod error;
 mod event_loop;
 pub mod features;

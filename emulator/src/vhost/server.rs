@@ -1,8 +1,9 @@
 //! What the rest of the emulator sees of the sessions.
 
 use super::device::Device;
+use super::doorman::Doorman;
 use super::event_loop::{Command, Endpoint, EventLoop, Role, SessionHandle};
-use super::listen::{check_path, listen_at};
+use super::listen::check_path;
 use crate::nic::Refused;
 use nix::sys::eventfd::EventFd;
 use std::io;
@@ -20,10 +21,11 @@ pub enum SessionSpec {
     Connect(PathBuf, Arc<dyn Device>),
 }
 
-/// The thread that serves all vhost-user sockets. Stops them all when dropped.
+/// The threads that serve all vhost-user sockets: one listens, one talks. Stops them all when
+/// dropped.
 ///
 /// All methods but [`config_changed`](Self::config_changed) and [`announce`](Self::announce) wait
-/// for that thread, so a [`Device`] must not call them from its own methods, nor may the caller
+/// for those threads, so a [`Device`] must not call them from its own methods, nor may the caller
 /// hold a lock that a `Device` method takes.
 ///
 /// A client that breaks the protocol is disconnected and its channel gets [`Device::fault`]; a new
@@ -32,16 +34,19 @@ pub struct VhostServer {
     commands: Sender<Command>,
     wake: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
+    /// `None` only while dropped: it ends before the session thread.
+    doorman: Option<Doorman>,
 }
 
 impl VhostServer {
-    /// Starts the thread.
+    /// Starts the threads.
     ///
     /// # Errors
     /// What the system says.
     pub fn start() -> io::Result<Self> {
         let (commands, mailbox) = channel();
-        let (event_loop, wake) = EventLoop::new(mailbox)?;
+        let doorman = Doorman::start()?;
+        let (event_loop, wake) = EventLoop::new(mailbox, doorman.visitors())?;
         let thread = std::thread::Builder::new()
             .name("vhost".into())
             .spawn(move || event_loop.run())?;
@@ -49,6 +54,7 @@ impl VhostServer {
             commands,
             wake,
             thread: Some(thread),
+            doorman: Some(doorman),
         })
     }
 
@@ -59,37 +65,54 @@ impl VhostServer {
     /// [`Refused::Os`]: a path is longer than 107 bytes, somebody listens there, something is there
     /// that is no socket, or the process has run out of descriptors.
     pub fn add(&self, specs: Vec<SessionSpec>) -> Result<Vec<SessionHandle>, Refused> {
-        let mut endpoints = Vec::with_capacity(specs.len());
+        let (mut listeners, mut connectors) = (Vec::new(), Vec::new());
+        let (mut paths, mut listens) = (Vec::new(), Vec::with_capacity(specs.len()));
         for spec in specs {
-            endpoints.push(match spec {
+            listens.push(matches!(spec, SessionSpec::Listen(..)));
+            match spec {
                 SessionSpec::Listen(path, device) => {
-                    let (listener, _file) = listen_at(&path).map_err(|source| {
-                        Refused::os(format!("listening at {}", path.display()), source)
-                    })?;
-                    Endpoint {
-                        role: Role::Listen { listener, _file },
-                        device,
-                    }
+                    let role = Role::Listen;
+                    listeners.push(Endpoint { role, device });
+                    paths.push(path);
                 }
                 SessionSpec::Connect(path, device) => {
                     check_path(&path).map_err(|source| {
                         Refused::os(format!("connecting to {}", path.display()), source)
                     })?;
-                    Endpoint {
-                        role: Role::Connect { path },
-                        device,
-                    }
+                    let role = Role::Connect { path };
+                    connectors.push(Endpoint { role, device });
                 }
-            });
+            }
         }
+        // Sessions before doors, so that who comes is known; connecting last, when nothing can
+        // fail any more.
+        let listeners = self.begin(listeners)?;
+        let doors = listeners.iter().copied().zip(paths).collect();
+        let doorman = self.doorman.as_ref().ok_or(Refused::ShuttingDown)?;
+        if let Err(refused) = doorman.open(doors) {
+            self.ask(|reply| Command::Remove(listeners, reply));
+            return Err(refused);
+        }
+        let mut listeners = listeners.into_iter();
+        let mut connectors = self.begin(connectors)?.into_iter();
+        let handle = |listens| match listens {
+            true => listeners.next(),
+            false => connectors.next(),
+        };
+        Ok(listens.into_iter().filter_map(handle).collect())
+    }
+
+    fn begin(&self, endpoints: Vec<Endpoint>) -> Result<Vec<SessionHandle>, Refused> {
         self.ask(|reply| Command::Add(endpoints, reply))
-            .ok_or(Refused::ShuttingDown)?
-            .map_err(|source| Refused::os("watching a socket", source))
+            .ok_or(Refused::ShuttingDown)
     }
 
     /// Ends some sessions. When it returns, their rings are stopped, their clients disconnected and
     /// their socket files gone.
     pub fn remove(&self, handles: Vec<SessionHandle>) {
+        if let Some(doorman) = &self.doorman {
+            doorman.close(handles.clone());
+        }
         self.ask(|reply| Command::Remove(handles, reply));
     }
 
@@ -128,6 +151,7 @@ impl VhostServer {
 
 impl Drop for VhostServer {
     fn drop(&mut self) {
+        drop(self.doorman.take());
         self.send(Command::Stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()

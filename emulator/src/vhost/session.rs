@@ -321,9 +321,17 @@ impl Session {
     /// SET_VRING_KICK. `None`: the ring is polled.
     pub fn set_kick(&mut self, index: u8, fd: Option<OwnedFd>) -> Result<(), SessionError> {
         let (index, _) = self.ring(u32::from(index))?;
+        let receives = index % 2 == 0 && self.features.is_some() && !self.is_control(index);
         let kick = match fd {
             None => KickState::Polled,
-            Some(fd) => KickState::Event(event(index, "SET_VRING_KICK", fd)?),
+            Some(fd) => {
+                let fd = event(index, "SET_VRING_KICK", fd)?;
+                if receives {
+                    KickState::Unread
+                } else {
+                    KickState::Event(fd)
+                }
+            }
         };
         self.stop(index);
         self.ring(u32::from(index))?.1.kick = kick;
@@ -377,7 +385,7 @@ impl Session {
         let call = ring.call.clone().map(Call::new);
         let kick = match &ring.kick {
             KickState::Event(fd) => Some(fd.clone()),
-            KickState::Polled | KickState::Unset => None,
+            KickState::Polled | KickState::Unread | KickState::Unset => None,
         };
         let device_rings = 2 * self.device.max_queue_pairs();
         if !is_control && index >= device_rings {

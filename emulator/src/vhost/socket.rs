@@ -2,12 +2,12 @@
 //!
 //! [`BackendReqHandler`] reads and writes until it is done, so it is called only when neither can
 //! wait. This file has the session layer's only unsafe code: it borrows the handler's socket, asks
-//! about it, and takes over received descriptors.
+//! about it, takes over received descriptors, and gives a thread open files of its own.
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send};
-use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use nix::sys::socket::{MsgFlags, recv, send};
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use vhost::vhost_user::message::{FrontendReq, VhostUserHeaderFlag};
 use vhost::vhost_user::{BackendReqHandler, VhostUserBackendReqHandler};
 
@@ -126,7 +126,7 @@ impl<'a> Socket<'a> {
 
     /// Takes a message that is there as a whole: its body into `body`, and what came with it.
     /// `Ok(None)`: it came in pieces, which only a client does that attaches descriptors to the
-    /// middle of it.
+    /// middle of it, or too many descriptors came with it.
     ///
     /// # Errors
     /// What recvmsg(2) says.
@@ -134,21 +134,8 @@ impl<'a> Socket<'a> {
         let mut header = [0; HEADER_LEN];
         let whole = HEADER_LEN + body.len();
         let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(body)];
-        let mut control = nix::cmsg_space!([std::os::fd::RawFd; MAX_FDS]);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
-        let mut fds = Vec::new();
-        for part in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(received) = part {
-                // SAFETY: the kernel has just made these descriptors for us; nobody else has them.
-                fds.extend(
-                    received
-                        .into_iter()
-                        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-                );
-            }
-        }
-        Ok((message.bytes == whole).then_some(fds))
+        let received = receive(self.0, &mut parts)?;
+        Ok((received.bytes == whole && !received.cut).then_some(received.fds))
     }
 
     /// Answers a request with 0 (done) or 1 (refused). Call only when a reply would not wait.
@@ -181,4 +168,97 @@ fn send_whole(fd: std::os::fd::RawFd, bytes: &[u8]) -> Result<(), Errno> {
     } else {
         Err(Errno::EMSGSIZE)
     }
+}
+
+/// What came in one go.
+pub struct Received {
+    /// Of the parts, from the first on.
+    pub bytes: usize,
+    /// Attached descriptors, at most [`MAX_FDS`].
+    pub fds: Vec<OwnedFd>,
+    /// More were attached than that, or than this process may have open. They are closed already.
+    pub cut: bool,
+}
+
+/// Takes bytes and descriptors off a unix socket, without waiting.
+///
+/// # Errors
+/// What recvmsg(2) says.
+pub fn receive(socket: BorrowedFd<'_>, parts: &mut [IoSliceMut<'_>]) -> Result<Received, Errno> {
+    // SAFETY: CMSG_SPACE only computes. 64-bit words, because a control message starts with one.
+    let space = unsafe { libc::CMSG_SPACE((MAX_FDS * size_of::<RawFd>()) as u32) } as usize;
+    let mut control = [0u64; 16];
+    debug_assert!(space <= size_of_val(&control));
+    // SAFETY: of a msghdr all bytes may be 0: no address, no parts, no control messages.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // IoSliceMut is an iovec (std promises it).
+    message.msg_iov = parts.as_mut_ptr().cast();
+    message.msg_iovlen = parts.len() as _;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = space as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the message points at `parts` and `control`, live and exclusive, with their lengths.
+    let result = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let bytes = Errno::result(result)? as usize;
+    let mut fds = Vec::new();
+    // SAFETY: the message is as recvmsg has left it, and `control` still lives.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while !next.is_null() {
+        // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR give headers that lie in `control` as a whole.
+        let header = unsafe { next.read_unaligned() };
+        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: CMSG_LEN only computes.
+            let empty = unsafe { libc::CMSG_LEN(0) } as usize;
+            let count = (header.cmsg_len as usize).saturating_sub(empty) / size_of::<RawFd>();
+            // SAFETY: the data behind this header.
+            let data: *const RawFd = unsafe { libc::CMSG_DATA(next) }.cast();
+            // Also of a message that was cut: those that are there are ours to close.
+            fds.extend((0..count).map(|i| {
+                // SAFETY: `count` descriptors lie there, by the kernel's own length; it has just
+                // made them for us, and nobody else has them.
+                unsafe { OwnedFd::from_raw_fd(data.add(i).read_unaligned()) }
+            }));
+        }
+        // SAFETY: as for the first.
+        next = unsafe { libc::CMSG_NXTHDR(&raw const message, next) };
+    }
+    let cut = message.msg_flags & libc::MSG_CTRUNC != 0;
+    Ok(Received { bytes, fds, cut })
+}
+
+/// Gives the calling thread a table of open files of its own, with standard input, output and
+/// error and a duplicate of `keep` in it, which is returned. What the thread opens from now on
+/// nobody else sees, and it does not see what they open. Signals stay with the others: a handler
+/// that writes to a file would find another one, or none, under its number here.
+///
+/// Where the kernel cannot do that (before Linux 5.9), the thread goes on with everybody's files.
+/// The calling thread must have none open that it uses but `keep`.
+///
+/// # Errors
+/// No duplicate can be made.
+pub fn own_files(keep: &OwnedFd) -> io::Result<OwnedFd> {
+    let close_range = |first: RawFd, last: libc::c_uint, flags: libc::c_uint| {
+        // SAFETY: called with CLOSE_RANGE_UNSHARE first; once that has worked, all descriptors that
+        // this closes are copies in a table that only this thread has, and it uses none of them.
+        Errno::result(unsafe {
+            libc::syscall(libc::SYS_close_range, first as libc::c_uint, last, flags)
+        })
+    };
+    const LAST: libc::c_uint = libc::c_uint::MAX;
+    let all_signals = nix::sys::signal::SigSet::all();
+    let keeps = keep.as_raw_fd();
+    all_signals.thread_block()?;
+    // In one call, because container runtimes allow it but not unshare(2); and nothing above the
+    // one to keep is ever copied.
+    if let Err(errno) = close_range(keeps + 1, LAST, libc::CLOSE_RANGE_UNSHARE) {
+        tracing::warn!(%errno, "no table of open files for a thread: sockets count with the rest");
+        return Ok(keep.try_clone()?);
+    }
+    let kept = keep.try_clone()?;
+    let at = kept.as_raw_fd();
+    if at > 3 {
+        close_range(3, at as libc::c_uint - 1, 0)?;
+    }
+    close_range(at + 1, LAST, 0)?;
+    Ok(kept)
 }

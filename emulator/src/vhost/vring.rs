@@ -40,6 +40,9 @@ pub enum KickState {
     Unset,
     /// It does not: poll.
     Polled,
+    /// It writes an eventfd that was closed here: what is new on a receive ring is found when there
+    /// is something to deliver.
+    Unread,
     /// It writes this eventfd.
     Event(EventFd),
 }

@@ -76,6 +76,7 @@ impl Bed {
             features,
             buffer_size: 70_000,
             queue_size: 64,
+            ..ClientOptions::default()
         };
         Client::connect(info.socket.as_deref().unwrap(), options).unwrap()
     }
