@@ -3,9 +3,10 @@
 
 use arrayvec::ArrayVec;
 
-use super::chain::{MAX_SEGMENTS, walk};
+use super::chain::{MAX_SEGMENTS, Token, walk};
 use super::copy::{Segment, Writable};
 use super::fault::RingFault;
+use super::queue::Ring;
 use super::split::SplitRing;
 
 /// Most buffers one frame may be spread over. 64 KiB and its header in Linux's smallest mergeable
@@ -16,7 +17,7 @@ pub const MAX_RX_BUFFERS: usize = 64;
 #[derive(Debug)]
 pub struct RxScratch {
     segments: Vec<Segment>,
-    used: ArrayVec<(u16, u32), MAX_RX_BUFFERS>,
+    used: ArrayVec<(Token, u32), MAX_RX_BUFFERS>,
 }
 
 // SAFETY: between reservations nothing reads the segments left behind, and during one the ring
@@ -32,7 +33,7 @@ impl Default for RxScratch {
     }
 }
 
-/// Outcome of [`SplitRing::reserve`]. Unless it is `Ready`, the ring is as before.
+/// Outcome of [`Ring::reserve`]. Unless it is `Ready`, the ring is as before.
 #[derive(Debug)]
 pub enum Reserve<'r> {
     /// Room for exactly the bytes asked for.
@@ -51,12 +52,14 @@ pub enum Reserve<'r> {
 /// Buffers for one frame, taken from a ring but not yet used. Dropping it gives them back.
 #[derive(Debug)]
 pub struct Reservation<'r> {
-    ring: &'r mut SplitRing,
+    ring: &'r mut Ring,
     scratch: &'r mut RxScratch,
     total: u32,
+    /// Where the ring was before.
+    start: u16,
 }
 
-impl SplitRing {
+impl Ring {
     /// Reserves `total` bytes, virtio-net header included, in the next receive buffers: in one, or
     /// if `mergeable` in as many as needed, of which all but the last are filled.
     ///
@@ -72,6 +75,7 @@ impl SplitRing {
     ) -> Result<Reserve<'r>, RingFault> {
         scratch.segments.clear();
         scratch.used.clear();
+        let start = self.next_avail();
         let mut have = 0u32;
         let outcome = loop {
             match self.take_buffer(scratch, total - have) {
@@ -87,16 +91,30 @@ impl SplitRing {
                     ring: self,
                     scratch,
                     total,
+                    start,
                 }));
             }
             if !mergeable || scratch.used.is_full() {
                 break Ok(Reserve::TooSmall { capacity: have });
             }
         };
-        self.unpop(scratch.used.len() as u16);
+        self.rewind(start);
         outcome
     }
 
+    #[inline]
+    fn take_buffer(
+        &mut self,
+        scratch: &mut RxScratch,
+        want: u32,
+    ) -> Result<Option<u32>, RingFault> {
+        match self {
+            Ring::Split(ring) => ring.take_buffer(scratch, want),
+        }
+    }
+}
+
+impl SplitRing {
     /// Takes the next buffer for at most `want` more bytes; returns how many of them it holds.
     #[inline]
     fn take_buffer(
@@ -123,7 +141,7 @@ impl SplitRing {
             });
         }
         let len = walked.writable_len.min(want);
-        scratch.used.push((head, len));
+        scratch.used.push((Token { id: head, count: 1 }, len));
         self.advance();
         Ok(Some(len))
     }
@@ -142,21 +160,21 @@ impl<'r> Reservation<'r> {
         Writable::new(&self.scratch.segments, self.total)
     }
 
-    /// Hands the buffers to the driver: pushes a used element for each. [`SplitRing::publish`]
+    /// Hands the buffers to the driver: pushes a used element for each. [`Ring::publish`]
     /// makes them visible.
     #[inline]
     pub fn commit(self) {
-        for (head, len) in self.scratch.used.drain(..) {
-            self.ring.push_used(head, len);
+        for (chain, len) in self.scratch.used.drain(..) {
+            self.ring.push_used(chain, len);
         }
-        // Nothing is left in `used` for the drop to give back.
+        std::mem::forget(self);
     }
 }
 
 impl Drop for Reservation<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.ring.unpop(self.scratch.used.len() as u16);
+        self.ring.rewind(self.start);
     }
 }
 
@@ -168,7 +186,7 @@ mod tests {
 
     const DATA: u64 = 0x10000;
 
-    fn pair(buffers: &[u32]) -> (SharedArea, DriverQueue, SplitRing) {
+    fn pair(buffers: &[u32]) -> (SharedArea, DriverQueue, Ring) {
         let area = SharedArea::new(0, 0x100000).unwrap();
         let mem = area.memory();
         let mut queue = DriverQueue::new(Arc::clone(mem), 0, 256, false, 0).unwrap();
@@ -178,7 +196,7 @@ mod tests {
             at += u64::from(len);
         }
         queue.publish();
-        let ring = SplitRing::new(Arc::clone(mem), &queue.config()).unwrap();
+        let ring = Ring::new(Arc::clone(mem), &queue.config()).unwrap();
         (area, queue, ring)
     }
 
@@ -298,7 +316,7 @@ mod tests {
             queue.add_in(&[(DATA, 10); 50]).unwrap();
         }
         queue.publish();
-        let mut ring = SplitRing::new(Arc::clone(mem), &queue.config()).unwrap();
+        let mut ring = Ring::new(Arc::clone(mem), &queue.config()).unwrap();
         let mut scratch = RxScratch::default();
         assert!(matches!(
             ring.reserve(&mut scratch, 1000, true),
@@ -316,7 +334,7 @@ mod tests {
         queue.add_in(&[(DATA, 10)]).unwrap();
         let head = queue.add(&[(DATA, 7)], &[(DATA, 100)]).unwrap();
         queue.publish();
-        let mut ring = SplitRing::new(Arc::clone(mem), &queue.config()).unwrap();
+        let mut ring = Ring::new(Arc::clone(mem), &queue.config()).unwrap();
         let mut scratch = RxScratch::default();
         let fault = ring.reserve(&mut scratch, 50, true).unwrap_err();
         assert_eq!(fault, RingFault::NotWritable { head, len: 7 });
