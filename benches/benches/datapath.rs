@@ -3,7 +3,7 @@
 
 use chanio_emu::datapath::{Change, Datapath, Worker};
 use chanio_emu::port::{Channel, Counters, DeviceSettings, Endpoint, Port};
-use chanio_emu::ring::SplitRing;
+use chanio_emu::ring::Ring;
 use chanio_emu::ring::driver::{DriverQueue, SharedArea};
 use chanio_emu::vhost::{Device, RingIndex, RingStart, features};
 use chanio_model::eswitch::{self, Fdb, Mode, Switch, VportConfig};
@@ -58,7 +58,7 @@ impl Station {
         }
         self.rx.publish();
         for (index, queue) in [(0, &self.rx), (1, &self.tx)] {
-            let ring = SplitRing::new(self.area.memory().clone(), &queue.config()).unwrap();
+            let ring = Ring::new(self.area.memory().clone(), &queue.config()).unwrap();
             self.channel.start_ring(
                 RingIndex(index),
                 RingStart {

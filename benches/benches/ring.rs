@@ -1,7 +1,7 @@
 //! Bursts through a split ring, between a device and a driver in one process.
 
 use chanio_emu::ring::driver::{DriverQueue, SharedArea};
-use chanio_emu::ring::{BURST, Burst, Reserve, RxScratch, SplitRing};
+use chanio_emu::ring::{BURST, Burst, Reserve, Ring, RxScratch};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
@@ -13,14 +13,14 @@ const BUFFERS: u64 = 0x1_0000;
 struct Side {
     area: SharedArea,
     driver: DriverQueue,
-    device: SplitRing,
+    device: Ring,
 }
 
 impl Side {
     fn new() -> Self {
         let area = SharedArea::new(0, BUFFERS + u64::from(QUEUE) * u64::from(BUFFER)).unwrap();
         let driver = DriverQueue::new(area.memory().clone(), 0, QUEUE, true, 0).unwrap();
-        let device = SplitRing::new(area.memory().clone(), &driver.config()).unwrap();
+        let device = Ring::new(area.memory().clone(), &driver.config()).unwrap();
         Self {
             area,
             driver,
@@ -56,7 +56,7 @@ fn transmit(c: &mut Criterion) {
                     let take = head.len().min(len as usize);
                     chain.readable().copy_out(12, &mut head[..take]);
                     black_box(&head);
-                    side.device.push_used(chain.head(), 0);
+                    side.device.push_used(chain.token(), 0);
                 }
                 side.device.publish();
                 side.reap();

@@ -349,7 +349,7 @@ fn run(case: &Case) -> Result<(), TestCaseError> {
             }
             Op::Unpop => {
                 if popped.pop().is_some() {
-                    pair.ours.unpop(1);
+                    pair.ours.rewind(pair.ours.next_avail().wrapping_sub(1));
                     let back = pair.reference.next_avail().wrapping_sub(1);
                     pair.reference.set_next_avail(back);
                 }

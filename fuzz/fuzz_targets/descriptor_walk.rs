@@ -9,7 +9,7 @@
 use std::sync::{Arc, LazyLock};
 
 use chanio_emu::ring::driver::SharedArea;
-use chanio_emu::ring::{BURST, Burst, GuestMemory, Reserve, RingConfig, RxScratch, SplitRing};
+use chanio_emu::ring::{BURST, Burst, GuestMemory, Reserve, Ring, RingConfig, RxScratch};
 use libfuzzer_sys::fuzz_target;
 
 /// Two regions that touch, so that buffers cross from one into the other.
@@ -58,18 +58,19 @@ fuzz_target!(|data: &[u8]| {
         event_idx: flags & 1 != 0,
         indirect: flags & 2 != 0,
     };
-    let mut ring = SplitRing::new(Arc::clone(mem), &config).expect("a good place");
+    let mut ring = Ring::new(Arc::clone(mem), &config).expect("a good place");
     let total = u32::from(u16::from_le_bytes([total_low, total_high]));
     receive(&mut ring, total, flags & 4 != 0);
     let _ = ring.enable_kicks();
-    transmit(&mut ring, usize::from(max), u16::from(unpop));
+    transmit(&mut ring, usize::from(max), usize::from(unpop));
 });
 
 /// Pops, copies and completes until the ring is empty or broken.
-fn transmit(ring: &mut SplitRing, max: usize, unpop: u16) {
+fn transmit(ring: &mut Ring, max: usize, back: usize) {
     let mut burst = Burst::default();
     let mut local = [0; 256];
     let mut served = 0;
+    let mut positions = vec![ring.next_avail()];
     // A hostile available index cannot offer more than the ring's size at once, and nothing moves
     // it but our own completions, if buffers point at it.
     while let Ok(n) = ring.pop_burst(&mut burst, max.max(1)) {
@@ -89,21 +90,22 @@ fn transmit(ring: &mut SplitRing, max: usize, unpop: u16) {
                 (writable.len() as usize).saturating_sub(1).min(local.len())
             );
             writable.copy_from(0, readable, 0, usize::MAX);
-            ring.push_used(chain.head(), writable.len());
+            ring.push_used(chain.token(), writable.len());
         }
         ring.publish();
         served += n;
+        positions.push(ring.next_avail());
         if n == 0 || served > 1 << 12 {
             break;
         }
     }
-    ring.unpop(unpop.min(served as u16));
+    ring.rewind(positions[back % positions.len()]);
     let _ = ring.pop_burst(&mut burst, BURST);
     ring.disable_kicks();
 }
 
 /// Reserves and fills receive buffers until there are none.
-fn receive(ring: &mut SplitRing, total: u32, mergeable: bool) {
+fn receive(ring: &mut Ring, total: u32, mergeable: bool) {
     let mut scratch = RxScratch::default();
     for i in 0..64 {
         let before = ring.next_avail();

@@ -156,7 +156,7 @@ impl Receiver {
             self.onward.forward(context, &mut frames);
             drop(frames);
             for chain in self.burst.iter() {
-                queue.ring.push_used(chain.head(), 0);
+                queue.ring.push_used(chain.token(), 0);
             }
             queue.publish(&mut self.onward.deliverer.notifier);
         }

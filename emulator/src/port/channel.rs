@@ -2,7 +2,7 @@
 
 use crate::datapath::{Datapath, Source};
 use crate::port::Representor;
-use crate::ring::{Call, Kick, Notifier, SplitRing};
+use crate::ring::{Call, Kick, Notifier, Ring};
 use crate::vhost::{Device, RingIndex, RingStart, header_len};
 use chanio_model::eswitch::RxMode;
 use chanio_model::offload::RxOffloads;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 /// A ring that the driver sends on.
 pub struct TxQueue {
     /// The ring.
-    pub ring: SplitRing,
+    pub ring: Ring,
     /// Bytes of virtio-net header in front of each frame: 10 or 12.
     pub header_len: usize,
     call: Option<Call>,
@@ -39,7 +39,7 @@ impl TxQueue {
 /// A ring that the driver receives on.
 pub struct RxQueue {
     /// The ring.
-    pub ring: SplitRing,
+    pub ring: Ring,
     /// Bytes of virtio-net header in front of each frame: 10 or 12.
     pub header_len: usize,
     /// A frame may take several buffers.

@@ -333,6 +333,15 @@ impl Burst {
     }
 }
 
+/// What a ring needs to know of a chain to complete it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// What names the chain to its driver: the head's index, in a packed ring the buffer id.
+    pub id: u16,
+    /// Descriptors it takes in a packed ring.
+    pub count: u16,
+}
+
 /// One chain of a [`Burst`].
 #[derive(Clone, Copy, Debug)]
 pub struct Chain<'a> {
@@ -345,6 +354,15 @@ impl<'a> Chain<'a> {
     #[inline]
     pub fn head(&self) -> u16 {
         self.meta.head
+    }
+
+    /// What completes it.
+    #[inline]
+    pub fn token(&self) -> Token {
+        Token {
+            id: self.meta.head,
+            count: 1,
+        }
     }
 
     /// What the driver wrote for the device.

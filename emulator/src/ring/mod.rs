@@ -14,6 +14,7 @@
 //! | `layout` | the fields of the three tables as single loads and stores |
 //! | [`chain`] | descriptor chains walked into segments; a burst of them |
 //! | [`copy`] | bytes between guest segments and local memory, or guest to guest |
+//! | [`queue`] | a ring of either layout, for those who serve it |
 //! | [`split`] | the ring: pop, push used, publish, kicks and calls |
 //! | [`rx`] | buffers reserved for one frame, mergeable or not |
 //! | [`event`] | received eventfds: kicks in epoll, calls |
@@ -29,15 +30,17 @@ mod layout;
 mod mapping;
 pub mod memory;
 pub mod notify;
+pub mod queue;
 pub mod rx;
 pub mod sigbus;
 pub mod split;
 
-pub use chain::{BURST, Burst, Chain, MAX_SEGMENTS};
+pub use chain::{BURST, Burst, Chain, MAX_SEGMENTS, Token};
 pub use copy::{Readable, Writable};
 pub use event::{Call, EventError, EventFd, Kick};
 pub use fault::{RingError, RingFault};
 pub use memory::{GuestMemory, MAX_MEM_SLOTS, MemoryError, RegionSpec};
 pub use notify::Notifier;
+pub use queue::Ring;
 pub use rx::{Filling, Reservation, Reserve, RxScratch};
 pub use split::{RingConfig, SplitRing};

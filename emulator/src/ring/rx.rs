@@ -3,10 +3,11 @@
 
 use arrayvec::ArrayVec;
 
-use super::chain::{BURST, MAX_SEGMENTS, walk, walk_plain};
+use super::chain::{BURST, MAX_SEGMENTS, Token, walk, walk_plain};
 use super::copy::{Readable, Segment, Writable};
 use super::fault::RingFault;
 use super::layout::prefetch;
+use super::queue::Ring;
 use super::split::SplitRing;
 
 /// Most buffers one frame may be spread over. 64 KiB and its header in Linux's smallest mergeable
@@ -17,13 +18,25 @@ pub const MAX_RX_BUFFERS: usize = 64;
 #[derive(Debug)]
 pub struct RxScratch {
     segments: Vec<Segment>,
-    used: ArrayVec<(u16, u32), MAX_RX_BUFFERS>,
+    used: ArrayVec<(Token, u32), MAX_RX_BUFFERS>,
     /// The next buffers of the ring being filled, as far as they are plain ones.
-    ahead: ArrayVec<(u16, Segment), BURST>,
+    ahead: Ahead,
+}
+
+/// Buffers looked up before they are needed.
+pub(super) type Ahead = ArrayVec<Plain, BURST>;
+
+/// A receive buffer that is one descriptor inside one region.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plain {
+    /// Where in the ring it is, as [`Ring::next_avail`] counts.
+    pub(super) position: u16,
+    pub(super) token: Token,
+    pub(super) segment: Segment,
 }
 
 // SAFETY: between reservations nothing reads the segments left behind, and during one the ring
-// that owns their memory is borrowed beside them (`Reservation`).
+// that owns their memory is borrowed beside them (`Reservation`, `Filling`).
 unsafe impl Send for RxScratch {}
 
 impl Default for RxScratch {
@@ -39,13 +52,13 @@ impl Default for RxScratch {
 /// A ring being filled with the frames of one burst.
 #[derive(Debug)]
 pub struct Filling<'r> {
-    ring: &'r mut SplitRing,
+    ring: &'r mut Ring,
     scratch: &'r mut RxScratch,
-    /// Position of the first buffer in `scratch.ahead`.
-    base: u16,
+    /// Where in `scratch.ahead` the next buffer is, if it is there.
+    next: usize,
 }
 
-/// Outcome of [`SplitRing::reserve`]. Unless it is `Ready`, the ring is as before.
+/// Outcome of [`Ring::reserve`]. Unless it is `Ready`, the ring is as before.
 #[derive(Debug)]
 pub enum Reserve<'r> {
     /// Room for exactly the bytes asked for.
@@ -64,20 +77,99 @@ pub enum Reserve<'r> {
 /// Buffers for one frame, taken from a ring but not yet used. Dropping it gives them back.
 #[derive(Debug)]
 pub struct Reservation<'r> {
-    ring: &'r mut SplitRing,
+    ring: &'r mut Ring,
     scratch: &'r mut RxScratch,
     total: u32,
+    /// Where the ring was before.
+    start: u16,
 }
 
-impl SplitRing {
+impl Ring {
     /// Begins a burst of up to `frames` frames: looks up their buffers at once, so that one does
     /// not wait for the other's memory. Takes nothing yet.
     #[inline]
     pub fn fill<'r>(&'r mut self, scratch: &'r mut RxScratch, frames: usize) -> Filling<'r> {
-        let base = self.next_avail();
         scratch.ahead.clear();
-        // What is wrong with a ring is found, and said, when the buffer is taken.
         let wanted = frames.min(BURST);
+        match self {
+            Ring::Split(ring) => ring.look_ahead(wanted, &mut scratch.ahead),
+        }
+        for plain in &scratch.ahead {
+            let first = plain.segment.ptr.as_ptr();
+            prefetch(first);
+            prefetch(first.wrapping_add(64));
+        }
+        Filling {
+            ring: self,
+            scratch,
+            next: 0,
+        }
+    }
+
+    /// Reserves `total` bytes, virtio-net header included, in the next receive buffers: in one, or
+    /// if `mergeable` in as many as needed, of which all but the last are filled.
+    ///
+    /// # Errors
+    /// A [`RingFault`]: of the walk, or [`RingFault::NotWritable`] for a buffer with a readable
+    /// part.
+    pub fn reserve<'r>(
+        &'r mut self,
+        scratch: &'r mut RxScratch,
+        total: u32,
+        mergeable: bool,
+    ) -> Result<Reserve<'r>, RingFault> {
+        scratch.segments.clear();
+        scratch.used.clear();
+        let start = self.next_avail();
+        let mut have = 0u32;
+        let outcome = loop {
+            match self.take_buffer(scratch, total - have) {
+                Ok(Some(len)) => have += len,
+                Ok(None) => break Ok(Reserve::NoBuffers),
+                Err(fault) => break Err(fault),
+            }
+            if scratch.segments.len() > MAX_SEGMENTS {
+                break Ok(Reserve::TooSmall { capacity: have });
+            }
+            if have >= total {
+                return Ok(Reserve::Ready(Reservation {
+                    ring: self,
+                    scratch,
+                    total,
+                    start,
+                }));
+            }
+            if !mergeable || scratch.used.is_full() {
+                break Ok(Reserve::TooSmall { capacity: have });
+            }
+        };
+        self.rewind(start);
+        outcome
+    }
+
+    fn take_buffer(
+        &mut self,
+        scratch: &mut RxScratch,
+        want: u32,
+    ) -> Result<Option<u32>, RingFault> {
+        match self {
+            Ring::Split(ring) => ring.take_buffer(scratch, want),
+        }
+    }
+
+    /// Goes past a buffer that was looked up ahead.
+    #[inline]
+    fn take_plain(&mut self, _plain: &Plain) {
+        match self {
+            Ring::Split(ring) => ring.advance(),
+        }
+    }
+}
+
+impl SplitRing {
+    #[inline]
+    fn look_ahead(&mut self, wanted: usize, ahead: &mut Ahead) {
+        // What is wrong with a ring is found, and said, when the buffer is taken.
         let n = self.at_least(wanted).unwrap_or(0).min(wanted);
         let table = self.layout().desc;
         let mut heads = [0; BURST];
@@ -85,37 +177,20 @@ impl SplitRing {
             *head = self.avail_head(i as u16);
             table.prefetch(*head);
         }
-        for &head in &heads[..n] {
+        for (i, &head) in (0..).zip(&heads[..n]) {
             let Some((segment, true)) = walk_plain(self.memory(), table, head) else {
-                break;
+                return;
             };
-            prefetch(segment.ptr.as_ptr());
-            prefetch(segment.ptr.as_ptr().wrapping_add(64));
-            scratch.ahead.push((head, segment));
+            ahead.push(Plain {
+                position: self.next_avail().wrapping_add(i),
+                token: Token { id: head, count: 1 },
+                segment,
+            });
         }
-        Filling {
-            ring: self,
-            scratch,
-            base,
-        }
-    }
-
-    /// [`Filling::reserve`] for a single frame.
-    ///
-    /// # Errors
-    /// As there.
-    #[inline]
-    pub fn reserve<'r>(
-        &'r mut self,
-        scratch: &'r mut RxScratch,
-        total: u32,
-        mergeable: bool,
-    ) -> Result<Reserve<'r>, RingFault> {
-        scratch.ahead.clear();
-        reserve_any(self, scratch, total, mergeable)
     }
 
     /// Takes the next buffer for at most `want` more bytes; returns how many of them it holds.
+    #[inline]
     fn take_buffer(
         &mut self,
         scratch: &mut RxScratch,
@@ -140,20 +215,34 @@ impl SplitRing {
             });
         }
         let len = walked.writable_len.min(want);
-        scratch.used.push((head, len));
+        scratch.used.push((Token { id: head, count: 1 }, len));
         self.advance();
         Ok(Some(len))
     }
 }
 
 impl Filling<'_> {
-    /// Puts a frame into the next buffer, as [`Filling::reserve`], filling and committing would,
-    /// if that is a plain one with room for it: `header`, `head`, and the bytes of `tail` from
-    /// an offset on. False, and nothing done, if it is not: reserve then.
+    /// The next buffer, if it was looked up ahead.
+    #[inline]
+    fn plain(&mut self) -> Option<Plain> {
+        let position = self.ring.next_avail();
+        let ahead = &self.scratch.ahead;
+        while let Some(plain) = ahead.get(self.next) {
+            if plain.position == position {
+                return Some(*plain);
+            }
+            // A frame that was spread over several has taken it.
+            self.next += 1;
+        }
+        None
+    }
+
+    /// Puts a frame into the next buffer, as reserving, filling and committing would, if that is a
+    /// plain one with room for it: `header`, `head`, and the bytes of `tail` from an offset on.
+    /// False, and nothing done, if it is not: [`Filling::reserve`] then.
     #[inline]
     pub fn put(&mut self, header: &[u8], head: &[u8], tail: Option<(Readable<'_>, usize)>) -> bool {
-        let position = self.ring.next_avail().wrapping_sub(self.base);
-        let Some(&(id, segment)) = self.scratch.ahead.get(usize::from(position)) else {
+        let Some(plain) = self.plain() else {
             return false;
         };
         let front = header.len() + head.len();
@@ -161,80 +250,28 @@ impl Filling<'_> {
             (source.len() as usize).saturating_sub(offset)
         });
         let total = front + behind;
-        if (segment.len as usize) < total {
+        if (plain.segment.len as usize) < total {
             return false;
         }
-        let total = total as u32;
-        let segment = [segment];
-        let into = Writable::new(&segment, total);
+        let segment = [plain.segment];
+        let into = Writable::new(&segment, total as u32);
         into.copy_in(0, header);
         into.copy_in(header.len(), head);
         if let Some((source, offset)) = tail {
             into.copy_from(front, source, offset, behind);
         }
-        self.ring.advance();
-        self.ring.push_used(id, total);
+        self.ring.take_plain(&plain);
+        self.ring.push_used(plain.token, total as u32);
         true
     }
 
-    /// Reserves `total` bytes, virtio-net header included, in the next receive buffers: in one, or
-    /// if `mergeable` in as many as needed, of which all but the last are filled.
+    /// [`Ring::reserve`] in the course of this burst.
     ///
     /// # Errors
-    /// A [`RingFault`]: of the walk, or [`RingFault::NotWritable`] for a buffer with a readable
-    /// part.
-    #[inline]
+    /// As there.
     pub fn reserve(&mut self, total: u32, mergeable: bool) -> Result<Reserve<'_>, RingFault> {
-        let position = self.ring.next_avail().wrapping_sub(self.base);
-        if let Some(&(head, segment)) = self.scratch.ahead.get(usize::from(position))
-            && segment.len >= total
-        {
-            self.scratch.segments.clear();
-            self.scratch.segments.push(segment);
-            self.scratch.used.clear();
-            self.scratch.used.push((head, total));
-            self.ring.advance();
-            return Ok(Reserve::Ready(Reservation {
-                ring: self.ring,
-                scratch: self.scratch,
-                total,
-            }));
-        }
-        reserve_any(self.ring, self.scratch, total, mergeable)
+        self.ring.reserve(self.scratch, total, mergeable)
     }
-}
-
-fn reserve_any<'r>(
-    ring: &'r mut SplitRing,
-    scratch: &'r mut RxScratch,
-    total: u32,
-    mergeable: bool,
-) -> Result<Reserve<'r>, RingFault> {
-    scratch.segments.clear();
-    scratch.used.clear();
-    let mut have = 0u32;
-    let outcome = loop {
-        match ring.take_buffer(scratch, total - have) {
-            Ok(Some(len)) => have += len,
-            Ok(None) => break Ok(Reserve::NoBuffers),
-            Err(fault) => break Err(fault),
-        }
-        if scratch.segments.len() > MAX_SEGMENTS {
-            break Ok(Reserve::TooSmall { capacity: have });
-        }
-        if have >= total {
-            return Ok(Reserve::Ready(Reservation {
-                ring,
-                scratch,
-                total,
-            }));
-        }
-        if !mergeable || scratch.used.is_full() {
-            break Ok(Reserve::TooSmall { capacity: have });
-        }
-    };
-    ring.unpop(scratch.used.len() as u16);
-    outcome
 }
 
 impl<'r> Reservation<'r> {
@@ -250,21 +287,21 @@ impl<'r> Reservation<'r> {
         Writable::new(&self.scratch.segments, self.total)
     }
 
-    /// Hands the buffers to the driver: pushes a used element for each. [`SplitRing::publish`]
+    /// Hands the buffers to the driver: pushes a used element for each. [`Ring::publish`]
     /// makes them visible.
     #[inline]
     pub fn commit(self) {
-        for (head, len) in self.scratch.used.drain(..) {
-            self.ring.push_used(head, len);
+        for (chain, len) in self.scratch.used.drain(..) {
+            self.ring.push_used(chain, len);
         }
-        // Nothing is left in `used` for the drop to give back.
+        std::mem::forget(self);
     }
 }
 
 impl Drop for Reservation<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.ring.unpop(self.scratch.used.len() as u16);
+        self.ring.rewind(self.start);
     }
 }
 
@@ -276,7 +313,7 @@ mod tests {
 
     const DATA: u64 = 0x10000;
 
-    fn pair(buffers: &[u32]) -> (SharedArea, DriverQueue, SplitRing) {
+    fn pair(buffers: &[u32]) -> (SharedArea, DriverQueue, Ring) {
         let area = SharedArea::new(0, 0x100000).unwrap();
         let mem = area.memory();
         let mut queue = DriverQueue::new(Arc::clone(mem), 0, 256, false, 0).unwrap();
@@ -286,7 +323,7 @@ mod tests {
             at += u64::from(len);
         }
         queue.publish();
-        let ring = SplitRing::new(Arc::clone(mem), &queue.config()).unwrap();
+        let ring = Ring::new(Arc::clone(mem), &queue.config()).unwrap();
         (area, queue, ring)
     }
 
@@ -406,7 +443,7 @@ mod tests {
             queue.add_in(&[(DATA, 10); 50]).unwrap();
         }
         queue.publish();
-        let mut ring = SplitRing::new(Arc::clone(mem), &queue.config()).unwrap();
+        let mut ring = Ring::new(Arc::clone(mem), &queue.config()).unwrap();
         let mut scratch = RxScratch::default();
         assert!(matches!(
             ring.reserve(&mut scratch, 1000, true),
@@ -424,7 +461,7 @@ mod tests {
         queue.add_in(&[(DATA, 10)]).unwrap();
         let head = queue.add(&[(DATA, 7)], &[(DATA, 100)]).unwrap();
         queue.publish();
-        let mut ring = SplitRing::new(Arc::clone(mem), &queue.config()).unwrap();
+        let mut ring = Ring::new(Arc::clone(mem), &queue.config()).unwrap();
         let mut scratch = RxScratch::default();
         let fault = ring.reserve(&mut scratch, 50, true).unwrap_err();
         assert_eq!(fault, RingFault::NotWritable { head, len: 7 });

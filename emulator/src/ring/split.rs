@@ -155,11 +155,11 @@ impl SplitRing {
         Ok(n)
     }
 
-    /// Takes back the last `n` pops: their chains will be popped again. They must not have been
-    /// pushed as used; `n` beyond what was popped since then makes them be served twice.
+    /// Takes back what was popped since [`SplitRing::next_avail`] gave `position`: those chains
+    /// will be popped again. They must not have been pushed as used.
     #[inline]
-    pub fn unpop(&mut self, n: u16) {
-        self.next_avail = self.next_avail.wrapping_sub(n);
+    pub fn rewind(&mut self, position: u16) {
+        self.next_avail = position;
     }
 
     /// Writes a used element for the chain `head` into which `len` bytes were written (0 for one
@@ -354,9 +354,10 @@ mod tests {
         let mut burst = Burst::default();
         assert_eq!(ring.available(), Ok(64));
         assert_eq!(ring.pop_burst(&mut burst, 10), Ok(10));
+        let before = ring.next_avail();
         assert_eq!(ring.pop_burst(&mut burst, 1000), Ok(BURST));
         let third: Vec<u16> = burst.iter().map(|c| c.head()).collect();
-        ring.unpop(32);
+        ring.rewind(before);
         assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(BURST));
         assert_eq!(burst.iter().map(|c| c.head()).collect::<Vec<_>>(), third);
         assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(22));

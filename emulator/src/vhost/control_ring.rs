@@ -3,7 +3,7 @@
 use super::control_queue::{Command, CommandError, MAX_COMMAND, RxState, parse};
 use super::device::Device;
 use super::error::SessionError;
-use crate::ring::{Burst, Call, Chain, Kick, Notifier, SplitRing};
+use crate::ring::{Burst, Call, Chain, Kick, Notifier, Ring};
 use virtio_bindings::virtio_net::{VIRTIO_NET_ERR, VIRTIO_NET_OK};
 
 /// Commands carried out before other sessions get their turn.
@@ -35,7 +35,7 @@ pub struct ControlRing {
     /// Its position in the device.
     pub index: u16,
     /// The ring.
-    pub ring: SplitRing,
+    pub ring: Ring,
     /// `None`: the driver polls for answers.
     pub call: Option<Call>,
     /// Held for its registration.
@@ -85,7 +85,7 @@ impl ControlRing {
                 }
             };
             let written = answer.copy_in(0, &[status as u8]);
-            self.ring.push_used(chain.head(), written as u32);
+            self.ring.push_used(chain.token(), written as u32);
         }
         // Lets go of the client's memory.
         burst.clear();

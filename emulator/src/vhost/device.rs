@@ -1,6 +1,6 @@
 //! The seam between a vhost-user session and the channel behind it.
 
-use crate::ring::{Call, EventFd, SplitRing};
+use crate::ring::{Call, EventFd, Ring};
 use chanio_model::Mac;
 use chanio_model::eswitch::RxMode;
 
@@ -24,7 +24,7 @@ impl RingIndex {
 /// A ring that is ready to run.
 pub struct RingStart {
     /// The ring, at the position where it starts.
-    pub ring: SplitRing,
+    pub ring: Ring,
     /// How the driver wakes us, to be put into an epoll set ([`crate::ring::Kick`]); `None`: it
     /// does not, the ring must be polled.
     pub kick: Option<EventFd>,

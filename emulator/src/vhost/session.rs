@@ -12,7 +12,7 @@ use super::features::{self, CTRL_VQ, EVENT_IDX, INDIRECT_DESC, MQ, PROTOCOL_FEAT
 use super::net_config::{MIN_MTU, NetConfig};
 use super::socket;
 use super::vring::{KickState, RingAddress, Vring};
-use crate::ring::{Call, EventFd, GuestMemory, Kick, RingConfig, RingError, SplitRing};
+use crate::ring::{Call, EventFd, GuestMemory, Kick, Ring, RingConfig, RingError, SplitRing};
 use chanio_model::Mac;
 use nix::sys::epoll::Epoll;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
@@ -418,7 +418,7 @@ impl Session {
     fn start_control(
         &mut self,
         index: u16,
-        ring: SplitRing,
+        ring: Ring,
         kick: Option<EventFd>,
         call: Option<Call>,
         features: u64,
@@ -538,15 +538,15 @@ impl Session {
 /// Takes up a ring where its used index says. Our rings are served in order, so that is where the
 /// last device left off, and what GET_VRING_BASE gave the client. A client whose device has died
 /// cannot know: QEMU looks into the ring as well, but virtio-user gives base 0 when it reconnects.
-fn take_up(mem: Arc<GuestMemory>, mut config: RingConfig) -> Result<SplitRing, RingError> {
+fn take_up(mem: Arc<GuestMemory>, mut config: RingConfig) -> Result<Ring, RingError> {
     let ring = SplitRing::new(Arc::clone(&mem), &config)?;
     let (base, used) = (config.next_avail, ring.used_idx());
     if used == base {
-        return Ok(ring);
+        return Ok(Ring::Split(ring));
     }
     tracing::debug!(base, used, "a ring goes on at its used index");
     config.next_avail = used;
-    SplitRing::new(mem, &config)
+    Ring::new(mem, &config)
 }
 
 fn event(index: u16, request: &'static str, fd: OwnedFd) -> Result<EventFd, SessionError> {

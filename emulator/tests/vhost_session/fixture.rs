@@ -94,7 +94,7 @@ impl Fake {
             start.ring.pop_burst(&mut burst, BURST).unwrap();
             let lengths = burst.iter().map(|chain| chain.readable().len()).collect();
             for chain in burst.iter() {
-                start.ring.push_used(chain.head(), 0);
+                start.ring.push_used(chain.token(), 0);
             }
             start.ring.publish();
             lengths
