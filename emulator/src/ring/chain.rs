@@ -109,7 +109,7 @@ pub(super) fn walk(
 /// Checks a descriptor that refers to an indirect table and finds that table.
 /// Its WRITE flag means nothing (virtio 1.3 §2.7.5.3.2).
 #[cold]
-fn open_indirect(
+pub(super) fn open_indirect(
     mem: &GuestMemory,
     desc: Desc,
     index: u16,
@@ -140,7 +140,7 @@ fn open_indirect(
 
 /// Appends the one or more segments of a descriptor.
 #[inline]
-fn append(
+pub(super) fn append(
     mem: &GuestMemory,
     desc: Desc,
     head: u16,
@@ -175,6 +175,7 @@ fn append(
 #[derive(Clone, Copy, Debug)]
 struct ChainMeta {
     head: u16,
+    count: u16,
     first: u16,
     split: u16,
     end: u16,
@@ -256,6 +257,33 @@ impl Burst {
         }
     }
 
+    /// Adds a chain of the memory given to [`Burst::begin`], which `walk` appends.
+    #[inline]
+    pub(super) fn add(
+        &mut self,
+        walk: impl FnOnce(&mut Vec<Segment>) -> Result<(Walked, Token), RingFault>,
+    ) -> Result<Token, RingFault> {
+        let first = self.segments.len();
+        match walk(&mut self.segments) {
+            Ok((walked, token)) => {
+                self.chains.push(ChainMeta {
+                    head: token.id,
+                    count: token.count,
+                    first: first as u16,
+                    split: (first + walked.readable) as u16,
+                    end: self.segments.len() as u16,
+                    readable_len: walked.readable_len,
+                    writable_len: walked.writable_len,
+                });
+                Ok(token)
+            }
+            Err(fault) => {
+                self.segments.truncate(first);
+                Err(fault)
+            }
+        }
+    }
+
     /// Asks the cache for the first line of each chain: its headers are read next.
     #[inline]
     pub(super) fn prefetch(&self) {
@@ -279,6 +307,7 @@ impl Burst {
                 // BURST * MAX_SEGMENTS = 4096 segments at most: positions fit in 16 bits.
                 self.chains.push(ChainMeta {
                     head,
+                    count: 1,
                     first: first as u16,
                     split: (first + walked.readable) as u16,
                     end: self.segments.len() as u16,
@@ -323,7 +352,7 @@ impl<'a> Chain<'a> {
     pub fn token(&self) -> Token {
         Token {
             id: self.meta.head,
-            count: 1,
+            count: self.meta.count,
         }
     }
 

@@ -33,6 +33,20 @@ impl Default for RxScratch {
     }
 }
 
+impl RxScratch {
+    /// Where a walk appends.
+    #[inline]
+    pub(super) fn segments(&mut self) -> &mut Vec<Segment> {
+        &mut self.segments
+    }
+
+    /// Counts a buffer as taken for `len` bytes.
+    #[inline]
+    pub(super) fn take(&mut self, buffer: Token, len: u32) {
+        self.used.push((buffer, len));
+    }
+}
+
 /// Outcome of [`Ring::reserve`]. Unless it is `Ready`, the ring is as before.
 #[derive(Debug)]
 pub enum Reserve<'r> {
@@ -110,6 +124,7 @@ impl Ring {
     ) -> Result<Option<u32>, RingFault> {
         match self {
             Ring::Split(ring) => ring.take_buffer(scratch, want),
+            Ring::Packed(ring) => ring.take_buffer(scratch, want),
         }
     }
 }
