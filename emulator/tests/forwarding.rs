@@ -28,6 +28,9 @@ fn a_rule_redirects_and_everybody_counts_the_same() {
             assert!(a_driver.send(frame).unwrap());
         }
         a_driver.flush().unwrap();
+        wait_for("the device to take the burst", || {
+            a_driver.in_flight().unwrap() == 0
+        });
         got.extend(receive_all(&mut b_driver));
         receive_all(&mut c_driver);
     }

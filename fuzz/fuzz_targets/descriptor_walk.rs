@@ -57,6 +57,8 @@ fuzz_target!(|data: &[u8]| {
         next_avail: u16::from_le_bytes([start_low, start_high]),
         event_idx: flags & 1 != 0,
         indirect: flags & 2 != 0,
+        packed: false,
+        in_order: flags & 8 != 0,
     };
     let mut ring = Ring::new(Arc::clone(mem), &config).expect("a good place");
     let total = u32::from(u16::from_le_bytes([total_low, total_high]));

@@ -155,9 +155,7 @@ impl Receiver {
             }
             self.onward.forward(context, &mut frames);
             drop(frames);
-            for chain in self.burst.iter() {
-                queue.ring.push_used(chain.token(), 0);
-            }
+            queue.ring.push_read(&self.burst);
             queue.publish(&mut self.onward.deliverer.notifier);
         }
         self.burst.clear();

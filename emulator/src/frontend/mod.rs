@@ -4,7 +4,7 @@
 //! receive real frames through real rings in the same process. It is no example of a fast driver.
 
 use crate::ring::RingConfig;
-use crate::ring::driver::{DriverError, DriverQueue, SharedArea};
+use crate::ring::driver::{DriverError, DriverQueue, QueueOptions, SharedArea};
 use crate::vhost::features;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -25,7 +25,7 @@ const TX: usize = 1;
 /// How large a client's queues are.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientOptions {
-    /// Buffers in each direction: a power of two, 2 to 32768.
+    /// Buffers in each direction, 2 to 32768: a power of two, unless `features` has RING_PACKED.
     pub queue_size: u16,
     /// Bytes of each buffer; a frame and its 12-byte header must fit, or be spread over several
     /// where `features` has mergeable buffers.
@@ -128,9 +128,19 @@ impl Queue {
         options: &ClientOptions,
     ) -> Result<Self, ClientError> {
         let size = options.queue_size;
-        let event_idx = options.features & features::EVENT_IDX != 0;
+        let has = |feature| options.features & feature != 0;
+        let layout = if has(features::RING_PACKED) {
+            QueueOptions::packed(size)
+        } else {
+            QueueOptions::split(size)
+        };
+        let layout = QueueOptions {
+            event_idx: has(features::EVENT_IDX),
+            in_order: has(features::IN_ORDER),
+            ..layout
+        };
         Ok(Self {
-            ring: DriverQueue::new(area.memory().clone(), at, size, event_idx, 0)?,
+            ring: DriverQueue::with(area.memory().clone(), at, layout)?,
             kick: Arc::clone(kick),
             call: options
                 .calls

@@ -42,7 +42,13 @@ pub(super) fn walk_plain(
     if head >= table.len() {
         return None;
     }
-    let desc = table.read(head);
+    plain(mem, table.read(head))
+}
+
+/// The segment behind a descriptor that is alone and inside one region, and whether the device may
+/// write it.
+#[inline(always)]
+pub(super) fn plain(mem: &GuestMemory, desc: Desc) -> Option<(Segment, bool)> {
     if desc.has_next() || desc.is_indirect() || desc.len == 0 {
         return None;
     }
@@ -128,7 +134,7 @@ pub(super) fn walk(
 /// Checks a descriptor that refers to an indirect table and finds that table.
 /// Its WRITE flag means nothing (virtio 1.3 §2.7.5.3.2).
 #[cold]
-fn open_indirect(
+pub(super) fn open_indirect(
     mem: &GuestMemory,
     desc: Desc,
     index: u16,
@@ -159,7 +165,7 @@ fn open_indirect(
 
 /// Appends the one or more segments of a descriptor.
 #[inline]
-fn append(
+pub(super) fn append(
     mem: &GuestMemory,
     desc: Desc,
     head: u16,
@@ -194,6 +200,7 @@ fn append(
 #[derive(Clone, Copy, Debug)]
 struct ChainMeta {
     head: u16,
+    count: u16,
     first: u16,
     split: u16,
     end: u16,
@@ -275,6 +282,34 @@ impl Burst {
         }
     }
 
+    /// Adds a chain of the memory given to [`Burst::begin`], which `walk` appends.
+    #[inline]
+    pub(super) fn add(
+        &mut self,
+        walk: impl FnOnce(&mut Vec<Segment>) -> Result<(Walked, Token), RingFault>,
+    ) -> Result<Token, RingFault> {
+        let first = self.segments.len();
+        match walk(&mut self.segments) {
+            Ok((walked, token)) => {
+                // BURST * MAX_SEGMENTS = 4096 segments at most: positions fit in 16 bits.
+                self.chains.push(ChainMeta {
+                    head: token.id,
+                    count: token.count,
+                    first: first as u16,
+                    split: (first + walked.readable) as u16,
+                    end: self.segments.len() as u16,
+                    readable_len: walked.readable_len,
+                    writable_len: walked.writable_len,
+                });
+                Ok(token)
+            }
+            Err(fault) => {
+                self.segments.truncate(first);
+                Err(fault)
+            }
+        }
+    }
+
     /// Asks the cache for the first two lines of each chain: its headers are read next.
     #[inline]
     pub(super) fn prefetch(&self) {
@@ -283,6 +318,27 @@ impl Burst {
             prefetch(first);
             prefetch(first.wrapping_add(64));
         }
+    }
+
+    /// Adds a chain of one segment in the memory given to [`Burst::begin`].
+    #[inline(always)]
+    pub(super) fn add_plain(&mut self, token: Token, segment: Segment, writable: bool) {
+        let first = self.segments.len();
+        let (readable_len, writable_len) = if writable {
+            (0, segment.len)
+        } else {
+            (segment.len, 0)
+        };
+        self.segments.push(segment);
+        self.chains.push(ChainMeta {
+            head: token.id,
+            count: token.count,
+            first: first as u16,
+            split: (first + usize::from(!writable)) as u16,
+            end: (first + 1) as u16,
+            readable_len,
+            writable_len,
+        });
     }
 
     /// Walks one more chain of the memory given to [`Burst::begin`] into the burst.
@@ -294,42 +350,13 @@ impl Burst {
         indirect: bool,
         head: u16,
     ) -> Result<(), RingFault> {
-        let first = self.segments.len();
+        let token = Token { id: head, count: 1 };
         if let Some((segment, writable)) = walk_plain(mem, table, head) {
-            let (readable_len, writable_len) = if writable {
-                (0, segment.len)
-            } else {
-                (segment.len, 0)
-            };
-            self.segments.push(segment);
-            self.chains.push(ChainMeta {
-                head,
-                first: first as u16,
-                split: (first + usize::from(!writable)) as u16,
-                end: (first + 1) as u16,
-                readable_len,
-                writable_len,
-            });
+            self.add_plain(token, segment, writable);
             return Ok(());
         }
-        match walk(mem, table, indirect, head, &mut self.segments) {
-            Ok(walked) => {
-                // BURST * MAX_SEGMENTS = 4096 segments at most: positions fit in 16 bits.
-                self.chains.push(ChainMeta {
-                    head,
-                    first: first as u16,
-                    split: (first + walked.readable) as u16,
-                    end: self.segments.len() as u16,
-                    readable_len: walked.readable_len,
-                    writable_len: walked.writable_len,
-                });
-                Ok(())
-            }
-            Err(fault) => {
-                self.segments.truncate(first);
-                Err(fault)
-            }
-        }
+        self.add(|out| Ok((walk(mem, table, indirect, head, out)?, token)))?;
+        Ok(())
     }
 }
 
@@ -361,7 +388,7 @@ impl<'a> Chain<'a> {
     pub fn token(&self) -> Token {
         Token {
             id: self.meta.head,
-            count: 1,
+            count: self.meta.count,
         }
     }
 

@@ -1,24 +1,23 @@
-//! The driver's side of a split virtqueue (virtio 1.3 §2.7), over memory shared with a device.
+//! The driver's side of a virtqueue, split or packed, over memory shared with a device.
 //!
 //! For an in-process virtio-net driver, for tests and for benches; it does what a guest's driver
 //! does and trusts its device only as far as memory safety does not depend on it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use thiserror::Error;
 
-use super::fault::{RingError, Table};
-use super::layout::{
-    AVAIL_F_NO_INTERRUPT, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Desc, Layout,
-    USED_F_NO_NOTIFY, full_fence, need_event,
-};
+use super::fault::RingError;
+use super::layout::{DESC_F_NEXT, DESC_F_WRITE, Desc, Layout};
 use super::memory::{GuestMemory, MemoryError, RegionSpec};
-use super::split::{MAX_RING_SIZE, RingConfig};
+use super::packed_driver::PackedDriver;
+use super::split::RingConfig;
+use super::split_driver::SplitDriver;
 
 /// Memory that a driver shares with its device: one region over a memfd, or over a part of one.
 #[derive(Debug)]
@@ -119,36 +118,75 @@ fn memfd(size: u64) -> Result<File, DriverError> {
 /// A buffer of a chain: guest physical address and bytes.
 pub type Buffer = (u64, u32);
 
-/// A split virtqueue as its driver sees it.
-#[derive(Debug)]
-pub struct DriverQueue {
-    layout: Layout,
-    mem: Arc<GuestMemory>,
-    config: RingConfig,
-    /// For each descriptor the one behind it, in its chain or in the list of free ones.
-    next: Box<[u16]>,
-    free_head: u16,
-    free: u16,
-    /// Descriptors of the chain in flight at each head, and its last one; 0 of them if none.
-    chains: Box<[(u16, u16)]>,
-    avail_written: u16,
-    avail_published: u16,
-    used_seen: u16,
+/// What a queue is like.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueOptions {
+    /// Entries: a power of two up to 32768, in a packed queue any number up to that.
+    pub size: u16,
+    /// Packed (virtio 1.3 §2.8), not split (§2.7).
+    pub packed: bool,
+    /// Kicks and calls are asked for by index.
+    pub event_idx: bool,
+    /// The device completes chains in order, and may complete several by the last.
+    pub in_order: bool,
+    /// Where indices start, for tests: free running; in a packed queue a slot, and above it the
+    /// wrap counter, which is 1 in a new queue.
+    pub start: u16,
 }
 
-// SAFETY: as for `SplitRing`: the pointers lead into `mem`, owned beside them, and what is there is
-// shared with the device by single volatile or atomic accesses.
-unsafe impl Send for DriverQueue {}
-
-impl DriverQueue {
-    /// Bytes of guest memory for the tables of a queue of `size` entries.
-    pub fn bytes(size: u16) -> u64 {
-        let (desc, avail, used) = Layout::sizes(size);
-        (desc.next_multiple_of(16) + avail.next_multiple_of(16) + used.next_multiple_of(16)) as u64
+impl QueueOptions {
+    /// A new split queue without more.
+    pub fn split(size: u16) -> Self {
+        QueueOptions {
+            size,
+            packed: false,
+            event_idx: false,
+            in_order: false,
+            start: 0,
+        }
     }
 
-    /// Lays out an empty queue at guest address `base` (a multiple of 16), indices starting at
-    /// `start`: 0 but for tests.
+    /// A new packed queue without more.
+    pub fn packed(size: u16) -> Self {
+        QueueOptions {
+            packed: true,
+            start: 1 << 15,
+            ..Self::split(size)
+        }
+    }
+}
+
+/// A virtqueue as its driver sees it.
+#[derive(Debug)]
+pub struct DriverQueue(Inner);
+
+#[derive(Debug)]
+enum Inner {
+    Split(SplitDriver),
+    Packed(PackedDriver),
+}
+
+/// The same of either.
+macro_rules! either {
+    ($of:expr, $queue:ident => $do:expr) => {
+        match $of {
+            Inner::Split($queue) => $do,
+            Inner::Packed($queue) => $do,
+        }
+    };
+}
+
+impl DriverQueue {
+    /// Bytes of guest memory for a queue of `size` entries, of either layout.
+    pub fn bytes(size: u16) -> u64 {
+        let (desc, avail, used) = Layout::sizes(size);
+        let split =
+            desc.next_multiple_of(16) + avail.next_multiple_of(16) + used.next_multiple_of(16);
+        PackedDriver::bytes(size).max(split as u64)
+    }
+
+    /// Lays out an empty split queue at guest address `base` (a multiple of 16), indices starting
+    /// at `start`: 0 but for tests.
     ///
     /// # Errors
     /// [`DriverError::Ring`] for a bad size, alignment or address.
@@ -159,209 +197,135 @@ impl DriverQueue {
         event_idx: bool,
         start: u16,
     ) -> Result<Self, DriverError> {
-        if !size.is_power_of_two() || size > MAX_RING_SIZE {
-            return Err(RingError::Size {
-                size: u32::from(size),
-            }
-            .into());
-        }
-        let (desc_len, avail_len, used_len) = Layout::sizes(size);
-        let avail_at = desc_len;
-        let used_at = avail_at + avail_len.next_multiple_of(16);
-        let len = used_at + used_len;
-        let unmapped = RingError::Unmapped {
-            table: Table::Desc,
-            gpa: base,
-            len,
-        };
-        let host = mem.translate_exact(base, len, 16).ok_or(unmapped)?;
-        // SAFETY: the three tables lie one behind the other in `len` mapped bytes that start at a
-        // multiple of 16, each at its own multiple of 16; `mem` is kept beside the layout.
-        let layout = unsafe { Layout::new(host, host.add(avail_at), host.add(used_at), size) };
-        layout.avail_flags().store(0, Ordering::Relaxed);
-        layout.used_flags().store(0, Ordering::Relaxed);
-        layout.avail_idx().store(start.to_le(), Ordering::Relaxed);
-        layout.used_idx().store(start.to_le(), Ordering::Relaxed);
-        layout.used_event().store(start.to_le(), Ordering::Relaxed);
-        layout.avail_event().store(start.to_le(), Ordering::Relaxed);
-        let config = RingConfig {
-            size,
-            desc: base,
-            avail: base + avail_at as u64,
-            used: base + used_at as u64,
-            next_avail: start,
+        let options = QueueOptions {
             event_idx,
-            indirect: true,
+            start,
+            ..QueueOptions::split(size)
         };
-        Ok(DriverQueue {
-            layout,
-            mem,
-            config,
-            next: (1..=size).collect(),
-            free_head: 0,
-            free: size,
-            chains: vec![(0, 0); usize::from(size)].into(),
-            avail_written: start,
-            avail_published: start,
-            used_seen: start,
-        })
+        Self::with(mem, base, options)
+    }
+
+    /// Lays out an empty queue at guest address `base` (a multiple of 16).
+    ///
+    /// # Errors
+    /// [`DriverError::Ring`] for a bad size, start, alignment or address.
+    pub fn with(
+        mem: Arc<GuestMemory>,
+        base: u64,
+        options: QueueOptions,
+    ) -> Result<Self, DriverError> {
+        Ok(DriverQueue(if options.packed {
+            Inner::Packed(PackedDriver::new(mem, base, options)?)
+        } else {
+            Inner::Split(SplitDriver::new(mem, base, options)?)
+        }))
     }
 
     /// Where the device finds the queue.
     pub fn config(&self) -> RingConfig {
-        self.config
+        either!(&self.0, queue => queue.config())
     }
 
     /// Descriptors not in flight.
     pub fn free(&self) -> u16 {
-        self.free
+        either!(&self.0, queue => queue.free())
     }
 
-    /// Adds a chain of buffers for the device to read; returns its head. As [`DriverQueue::add`].
+    /// Adds a chain of buffers for the device to read; returns what names it. As
+    /// [`DriverQueue::add`].
     pub fn add_out(&mut self, buffers: &[Buffer]) -> Option<u16> {
         self.add(buffers, &[])
     }
 
-    /// Adds a chain of buffers for the device to write; returns its head. As [`DriverQueue::add`].
+    /// Adds a chain of buffers for the device to write; returns what names it. As
+    /// [`DriverQueue::add`].
     pub fn add_in(&mut self, buffers: &[Buffer]) -> Option<u16> {
         self.add(&[], buffers)
     }
 
     /// Adds a chain of `out` buffers, which the device reads, then `into`, which it writes. Returns
-    /// its head index; `None` if both are empty or descriptors are short, and nothing is added.
-    /// The device sees it after [`DriverQueue::publish`].
+    /// what names it, below the queue's size: the head's index, in a packed queue the buffer id;
+    /// `None` if both are empty or descriptors are short, and nothing is added. The device sees it
+    /// after [`DriverQueue::publish`].
     pub fn add(&mut self, out: &[Buffer], into: &[Buffer]) -> Option<u16> {
-        let count = out.len() + into.len();
-        if count == 0 || count > usize::from(self.free) {
-            return None;
-        }
-        let (mut index, mut last) = (self.free_head, 0);
-        for desc in descriptors(out, into) {
-            let next = self.next[usize::from(index)];
-            self.layout.write_desc(index, Desc { next, ..desc });
-            (last, index) = (index, next);
-        }
-        Some(self.make_available(count as u16, last))
+        either!(&mut self.0, queue => queue.add(out, into))
     }
 
     /// As [`DriverQueue::add`], through an indirect table of 16 bytes per buffer at guest address
     /// `table`. Also `None` if the table is not in mapped memory.
     pub fn add_indirect(&mut self, table: u64, out: &[Buffer], into: &[Buffer]) -> Option<u16> {
-        let count = out.len() + into.len();
-        if count == 0 || self.free == 0 {
-            return None;
-        }
-        for (i, desc) in descriptors(out, into).enumerate() {
-            let desc = Desc {
-                next: if desc.has_next() { i as u16 + 1 } else { 0 },
-                ..desc
-            };
-            self.mem.write(table + 16 * i as u64, &desc.to_bytes())?;
-        }
-        let len = 16 * count as u32;
-        let desc = Desc {
-            addr: table,
-            len,
-            flags: DESC_F_INDIRECT,
-            next: 0,
-        };
-        self.layout.write_desc(self.free_head, desc);
-        Some(self.make_available(1, self.free_head))
-    }
-
-    /// Offers the first `count` free descriptors, up to `last`, as a chain.
-    fn make_available(&mut self, count: u16, last: u16) -> u16 {
-        let head = self.free_head;
-        self.free_head = self.next[usize::from(last)];
-        self.free -= count;
-        self.chains[usize::from(head)] = (count, last);
-        self.layout
-            .avail_entry(self.avail_written)
-            .store(head.to_le(), Ordering::Relaxed);
-        self.avail_written = self.avail_written.wrapping_add(1);
-        head
+        either!(&mut self.0, queue => queue.add_indirect(table, out, into))
     }
 
     /// Makes the chains added visible to the device; returns whether it wants a kick.
     pub fn publish(&mut self) -> bool {
-        let (old, new) = (self.avail_published, self.avail_written);
-        if old == new {
-            return false;
-        }
-        // Release: entries, descriptors and payload first.
-        self.layout
-            .avail_idx()
-            .store(new.to_le(), Ordering::Release);
-        self.avail_published = new;
-        full_fence();
-        if self.config.event_idx {
-            let event = u16::from_le(self.layout.avail_event().load(Ordering::Relaxed));
-            need_event(event, new, old)
-        } else {
-            let flags = u16::from_le(self.layout.used_flags().load(Ordering::Relaxed));
-            flags & USED_F_NO_NOTIFY == 0
-        }
+        either!(&mut self.0, queue => queue.publish())
     }
 
-    /// The next chain the device is done with: its head and the bytes it wrote. `None` if there is
-    /// none now.
+    /// The next chain the device is done with: what names it, and the bytes the device wrote (0
+    /// for one that was completed by a later one). `None` if there is none now.
     ///
     /// # Errors
     /// [`DriverError::BadUsed`].
     pub fn poll_used(&mut self) -> Result<Option<(u16, u32)>, DriverError> {
-        if !self.has_used() {
-            return Ok(None);
-        }
-        let (id, len) = self.layout.read_used(self.used_seen);
-        let in_flight = |&head: &u16| self.chains.get(usize::from(head)).is_some_and(|c| c.0 > 0);
-        let head = u16::try_from(id)
-            .ok()
-            .filter(in_flight)
-            .ok_or(DriverError::BadUsed { id })?;
-        let (count, last) = std::mem::take(&mut self.chains[usize::from(head)]);
-        self.next[usize::from(last)] = self.free_head;
-        self.free_head = head;
-        self.free += count;
-        self.used_seen = self.used_seen.wrapping_add(1);
-        Ok(Some((head, len)))
-    }
-
-    fn has_used(&self) -> bool {
-        u16::from_le(self.layout.used_idx().load(Ordering::Acquire)) != self.used_seen
+        either!(&mut self.0, queue => queue.poll_used())
     }
 
     /// Asks the device to call at the next used chain; returns whether there are some already, so
     /// that a call may not come.
     pub fn enable_calls(&mut self) -> bool {
-        if self.config.event_idx {
-            self.layout
-                .used_event()
-                .store(self.used_seen.to_le(), Ordering::Relaxed);
-        } else {
-            self.layout.avail_flags().store(0, Ordering::Relaxed);
-        }
-        full_fence();
-        self.has_used()
+        either!(&mut self.0, queue => queue.enable_calls())
     }
 
-    /// Tells the device that the driver polls. With EVENT_IDX the event is put just behind, where
-    /// the index passes it last.
+    /// Tells the device that the driver polls. A split queue with EVENT_IDX puts the event just
+    /// behind, where the index passes it last.
     pub fn disable_calls(&mut self) {
-        if self.config.event_idx {
-            let behind = self.used_seen.wrapping_sub(1);
-            self.layout
-                .used_event()
-                .store(behind.to_le(), Ordering::Relaxed);
-        } else {
-            self.layout
-                .avail_flags()
-                .store(AVAIL_F_NO_INTERRUPT.to_le(), Ordering::Relaxed);
+        either!(&mut self.0, queue => queue.disable_calls());
+    }
+}
+
+/// Chains in flight with a device that completes them in order, perhaps only by the last of a
+/// batch (virtio 1.3 §2.7.9, §2.8.8).
+#[derive(Debug, Default)]
+pub(super) struct InOrder {
+    in_flight: VecDeque<u16>,
+    /// The last chain of a batch under way, and what was written to it.
+    batch: Option<(u16, u32)>,
+}
+
+impl InOrder {
+    pub(super) fn push(&mut self, id: u16) {
+        self.in_flight.push_back(id);
+    }
+
+    /// The next chain of the batch under way.
+    pub(super) fn skipped(&mut self) -> Option<(u16, u32)> {
+        let (last, len) = self.batch?;
+        let id = self.in_flight.pop_front()?;
+        if id == last {
+            self.batch = None;
+            return Some((id, len));
         }
+        Some((id, 0))
+    }
+
+    /// The device has completed all up to `last`: the first of them.
+    pub(super) fn batch(&mut self, last: u16, len: u32) -> Result<(u16, u32), DriverError> {
+        if !self.in_flight.contains(&last) {
+            return Err(DriverError::BadUsed {
+                id: u32::from(last),
+            });
+        }
+        self.batch = Some((last, len));
+        Ok(self.skipped().expect("it is in flight"))
     }
 }
 
 /// Descriptors for the buffers in order, NEXT set on all but the last, `next` not filled in.
-fn descriptors<'b>(out: &'b [Buffer], into: &'b [Buffer]) -> impl Iterator<Item = Desc> + use<'b> {
+pub(super) fn descriptors<'b>(
+    out: &'b [Buffer],
+    into: &'b [Buffer],
+) -> impl Iterator<Item = Desc> + use<'b> {
     let last = out.len() + into.len() - 1;
     let buffers = out
         .iter()

@@ -2,15 +2,19 @@
 
 use thiserror::Error;
 
-/// Which of a split ring's three tables an error is about.
+/// Which part of a ring an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
-    /// The descriptor table: 16 bytes per entry, aligned to 16.
+    /// The descriptor table, or a packed ring's descriptor ring: 16 bytes per entry, aligned to 16.
     Desc,
     /// The available ring: 6 + 2 bytes per entry, aligned to 2.
     Avail,
     /// The used ring: 6 + 8 bytes per entry, aligned to 4.
     Used,
+    /// A packed ring's area where the driver says when it wants calls: 4 bytes, aligned to 4.
+    DriverArea,
+    /// The same for the device and kicks.
+    DeviceArea,
 }
 
 impl std::fmt::Display for Table {
@@ -19,6 +23,8 @@ impl std::fmt::Display for Table {
             Table::Desc => "descriptor table",
             Table::Avail => "available ring",
             Table::Used => "used ring",
+            Table::DriverArea => "driver event area",
+            Table::DeviceArea => "device event area",
         })
     }
 }
@@ -32,7 +38,21 @@ pub enum RingError {
         /// Entries asked for.
         size: u32,
     },
-    /// A table does not start where virtio 1.3 §2.7 lets it.
+    /// Packed rings have up to 32768 entries (virtio 1.3 §2.8).
+    #[error("packed ring size {size} is not in 1..=32768")]
+    PackedSize {
+        /// Entries asked for.
+        size: u32,
+    },
+    /// A packed ring cannot go on where it has no slot.
+    #[error("slot {index} is outside a packed ring of {size}")]
+    Position {
+        /// The slot to start at.
+        index: u16,
+        /// Entries in the ring.
+        size: u16,
+    },
+    /// A table does not start where virtio 1.3 §2.7 or §2.8 lets it.
     #[error("{table} at guest address {gpa:#x} is not aligned to {align} bytes")]
     Misaligned {
         /// Which table.
@@ -92,7 +112,8 @@ pub enum RingFault {
         /// Its address field.
         gpa: u64,
     },
-    /// A chain visited more descriptors than its table has, so it loops.
+    /// A chain visited more descriptors than its table has, so it loops; in a packed ring it does
+    /// not end within the ring.
     #[error("chain from head {head} loops in a table of {size}")]
     Loop {
         /// The chain's head index in the ring's own table.
@@ -120,8 +141,9 @@ pub enum RingFault {
         /// Index inside the outer indirect table.
         index: u16,
     },
-    /// INDIRECT and NEXT in one descriptor (virtio 1.3 §2.7.5.3.1).
-    #[error("indirect descriptor {index} also has NEXT set")]
+    /// INDIRECT and NEXT in one descriptor (virtio 1.3 §2.7.5.3.1), or in a packed ring in one list
+    /// (§2.8.19).
+    #[error("indirect descriptor {index} also has NEXT set, or stands behind one that has")]
     IndirectWithNext {
         /// Index in the ring's table.
         index: u16,

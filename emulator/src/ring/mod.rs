@@ -16,10 +16,11 @@
 //! | [`copy`] | bytes between guest segments and local memory, or guest to guest |
 //! | [`queue`] | a ring of either layout, for those who serve it |
 //! | [`split`] | the ring: pop, push used, publish, kicks and calls |
+//! | [`packed`] | the same for a packed ring; `packed_layout` its fields, `packed_chain` its walk |
 //! | [`rx`] | buffers reserved for one frame, mergeable or not |
 //! | [`event`] | received eventfds: kicks in epoll, calls |
 //! | [`notify`] | raising a call that a hostile peer cannot make block |
-//! | [`driver`] | the other side of a split ring, for the demo driver, tests and benches |
+//! | [`driver`] | the other side, for the demo driver, tests and benches; `split_driver`, `packed_driver` |
 
 pub mod chain;
 pub mod copy;
@@ -30,10 +31,15 @@ mod layout;
 mod mapping;
 pub mod memory;
 pub mod notify;
+pub mod packed;
+mod packed_chain;
+mod packed_driver;
+mod packed_layout;
 pub mod queue;
 pub mod rx;
 pub mod sigbus;
 pub mod split;
+mod split_driver;
 
 pub use chain::{BURST, Burst, Chain, MAX_SEGMENTS, Token};
 pub use copy::{Readable, Writable};
@@ -41,6 +47,7 @@ pub use event::{Call, EventError, EventFd, Kick};
 pub use fault::{RingError, RingFault};
 pub use memory::{GuestMemory, MAX_MEM_SLOTS, MemoryError, RegionSpec};
 pub use notify::Notifier;
+pub use packed::PackedRing;
 pub use queue::Ring;
 pub use rx::{Filling, Reservation, Reserve, RxScratch};
 pub use split::{RingConfig, SplitRing};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::chain::{Burst, Token};
 use super::fault::{RingError, RingFault};
 use super::memory::GuestMemory;
+use super::packed::PackedRing;
 use super::split::{RingConfig, SplitRing};
 
 /// A virtqueue as its device sees it. Owned by one worker at a time.
@@ -12,15 +13,21 @@ use super::split::{RingConfig, SplitRing};
 pub enum Ring {
     /// Three tables (virtio 1.3 §2.7).
     Split(SplitRing),
+    /// One ring (virtio 1.3 §2.8).
+    Packed(PackedRing),
 }
 
 impl Ring {
     /// Takes up the ring that `config` describes in `mem`. Writes nothing.
     ///
     /// # Errors
-    /// As [`SplitRing::new`].
+    /// As [`SplitRing::new`] and [`PackedRing::new`].
     pub fn new(mem: Arc<GuestMemory>, config: &RingConfig) -> Result<Self, RingError> {
-        SplitRing::new(mem, config).map(Ring::Split)
+        if config.packed {
+            PackedRing::new(mem, config).map(Ring::Packed)
+        } else {
+            SplitRing::new(mem, config).map(Ring::Split)
+        }
     }
 
     /// Where the next pop begins: what GET_VRING_BASE returns and [`RingConfig::next_avail`] takes.
@@ -28,6 +35,7 @@ impl Ring {
     pub fn next_avail(&self) -> u16 {
         match self {
             Ring::Split(ring) => ring.next_avail(),
+            Ring::Packed(ring) => ring.next_avail(),
         }
     }
 
@@ -37,6 +45,7 @@ impl Ring {
     pub fn rewind(&mut self, position: u16) {
         match self {
             Ring::Split(ring) => ring.rewind(position),
+            Ring::Packed(ring) => ring.rewind(position),
         }
     }
 
@@ -49,6 +58,7 @@ impl Ring {
     pub fn pop_burst(&mut self, burst: &mut Burst, max: usize) -> Result<usize, RingFault> {
         match self {
             Ring::Split(ring) => ring.pop_burst(burst, max),
+            Ring::Packed(ring) => ring.pop_burst(burst, max),
         }
     }
 
@@ -58,6 +68,16 @@ impl Ring {
     pub fn push_used(&mut self, chain: Token, len: u32) {
         match self {
             Ring::Split(ring) => ring.push_used(chain.id, len),
+            Ring::Packed(ring) => ring.push_used(chain, len),
+        }
+    }
+
+    /// Completes all chains of a burst, which were only read.
+    #[inline]
+    pub fn push_read(&mut self, burst: &Burst) {
+        match self {
+            Ring::Split(ring) => ring.push_read(burst),
+            Ring::Packed(ring) => ring.push_read(burst),
         }
     }
 
@@ -66,6 +86,7 @@ impl Ring {
     pub fn publish(&mut self) -> bool {
         match self {
             Ring::Split(ring) => ring.publish(),
+            Ring::Packed(ring) => ring.publish(),
         }
     }
 
@@ -78,6 +99,7 @@ impl Ring {
     pub fn enable_kicks(&mut self) -> Result<bool, RingFault> {
         match self {
             Ring::Split(ring) => ring.enable_kicks(),
+            Ring::Packed(ring) => ring.enable_kicks(),
         }
     }
 
@@ -86,6 +108,7 @@ impl Ring {
     pub fn disable_kicks(&mut self) {
         match self {
             Ring::Split(ring) => ring.disable_kicks(),
+            Ring::Packed(ring) => ring.disable_kicks(),
         }
     }
 
@@ -94,6 +117,7 @@ impl Ring {
     pub fn prefetch(&self) {
         match self {
             Ring::Split(ring) => ring.prefetch(),
+            Ring::Packed(ring) => ring.prefetch(),
         }
     }
 
@@ -102,6 +126,7 @@ impl Ring {
     pub fn memory(&self) -> &Arc<GuestMemory> {
         match self {
             Ring::Split(ring) => ring.memory(),
+            Ring::Packed(ring) => ring.memory(),
         }
     }
 }

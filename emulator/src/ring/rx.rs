@@ -58,6 +58,20 @@ pub struct Filling<'r> {
     next: usize,
 }
 
+impl RxScratch {
+    /// Where a walk appends.
+    #[inline]
+    pub(super) fn segments(&mut self) -> &mut Vec<Segment> {
+        &mut self.segments
+    }
+
+    /// Counts a buffer as taken for `len` bytes.
+    #[inline]
+    pub(super) fn take(&mut self, buffer: Token, len: u32) {
+        self.used.push((buffer, len));
+    }
+}
+
 /// Outcome of [`Ring::reserve`]. Unless it is `Ready`, the ring is as before.
 #[derive(Debug)]
 pub enum Reserve<'r> {
@@ -93,6 +107,7 @@ impl Ring {
         let wanted = frames.min(BURST);
         match self {
             Ring::Split(ring) => ring.look_ahead(wanted, &mut scratch.ahead),
+            Ring::Packed(ring) => ring.look_ahead(wanted, &mut scratch.ahead),
         }
         for plain in &scratch.ahead {
             let first = plain.segment.ptr.as_ptr();
@@ -154,14 +169,16 @@ impl Ring {
     ) -> Result<Option<u32>, RingFault> {
         match self {
             Ring::Split(ring) => ring.take_buffer(scratch, want),
+            Ring::Packed(ring) => ring.take_buffer(scratch, want),
         }
     }
 
-    /// Goes past a buffer that was looked up ahead.
+    /// Goes past the next buffer, which was looked up ahead.
     #[inline]
-    fn take_plain(&mut self, _plain: &Plain) {
+    fn skip_plain(&mut self) {
         match self {
             Ring::Split(ring) => ring.advance(),
+            Ring::Packed(ring) => ring.skip(),
         }
     }
 }
@@ -260,7 +277,7 @@ impl Filling<'_> {
         if let Some((source, offset)) = tail {
             into.copy_from(front, source, offset, behind);
         }
-        self.ring.take_plain(&plain);
+        self.ring.skip_plain();
         self.ring.push_used(plain.token, total as u32);
         true
     }

@@ -11,26 +11,32 @@ use super::layout::{
 };
 use super::memory::GuestMemory;
 
-/// Largest split ring (virtio 1.3 §2.7).
+/// Largest ring (virtio 1.3 §2.7, §2.8).
 pub const MAX_RING_SIZE: u16 = 32768;
 
 /// Where a ring is and how it is driven, as vhost-user sets it up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingConfig {
-    /// Entries: a power of two, at most [`MAX_RING_SIZE`] (SET_VRING_NUM).
+    /// Entries: at most [`MAX_RING_SIZE`], and a power of two in a split ring (SET_VRING_NUM).
     pub size: u16,
-    /// Guest physical address of the descriptor table, aligned to 16.
+    /// Guest physical address of the descriptor table or ring, aligned to 16.
     pub desc: u64,
-    /// Guest physical address of the available ring, aligned to 2.
+    /// Guest physical address of the available ring, aligned to 2, or the driver's event area,
+    /// aligned to 4.
     pub avail: u64,
-    /// Guest physical address of the used ring, aligned to 4.
+    /// Guest physical address of the used ring or the device's event area, aligned to 4.
     pub used: u64,
-    /// First available entry to serve, free running (SET_VRING_BASE).
+    /// First available entry to serve (SET_VRING_BASE): free running in a split ring; in a packed
+    /// one a slot in 15 bits and the wrap counter in the one above.
     pub next_avail: u16,
     /// VIRTIO_F_EVENT_IDX was negotiated.
     pub event_idx: bool,
     /// VIRTIO_F_INDIRECT_DESC was negotiated.
     pub indirect: bool,
+    /// VIRTIO_F_RING_PACKED was negotiated.
+    pub packed: bool,
+    /// VIRTIO_F_IN_ORDER was negotiated.
+    pub in_order: bool,
 }
 
 /// One split virtqueue as its device sees it. Owned by one worker at a time.
@@ -168,6 +174,20 @@ impl SplitRing {
     pub fn push_used(&mut self, head: u16, len: u32) {
         self.layout.write_used(self.used_written, head, len);
         self.used_written = self.used_written.wrapping_add(1);
+    }
+
+    /// Completes all chains of a burst, which were only read. With IN_ORDER one used element does
+    /// for all of them (virtio 1.3 §2.7.9).
+    #[inline]
+    pub fn push_read(&mut self, burst: &Burst) {
+        if !self.config.in_order {
+            for chain in burst.iter() {
+                self.push_used(chain.head(), 0);
+            }
+        } else if let Some(last) = burst.len().checked_sub(1).and_then(|last| burst.get(last)) {
+            self.layout.write_used(self.used_written, last.head(), 0);
+            self.used_written = self.used_written.wrapping_add(burst.len() as u16);
+        }
     }
 
     /// Makes everything pushed visible to the driver; returns whether it wants a call.

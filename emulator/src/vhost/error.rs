@@ -27,6 +27,14 @@ pub enum SessionError {
         /// As sent.
         size: u32,
     },
+    /// Packed rings have any number of entries up to 32768 (virtio 1.3 §2.8).
+    #[error("ring {index}: size {size} is not 1 to 32768")]
+    PackedSize {
+        /// The ring.
+        index: u16,
+        /// As sent.
+        size: u32,
+    },
     /// A split ring's position has 16 bits.
     #[error("ring {index}: base {base} is not 0 to 65535")]
     RingBase {

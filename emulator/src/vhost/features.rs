@@ -12,6 +12,10 @@ const fn bit(position: u32) -> u64 {
 pub const PROTOCOL_FEATURES: u64 = bit(30);
 /// Not a legacy driver; the virtio-net header has 12 bytes.
 pub const VERSION_1: u64 = bit(config::VIRTIO_F_VERSION_1);
+/// Rings are packed, not split.
+pub const RING_PACKED: u64 = bit(config::VIRTIO_F_RING_PACKED);
+/// Chains are completed in the order in which they were made available.
+pub const IN_ORDER: u64 = bit(config::VIRTIO_F_IN_ORDER);
 /// Descriptors may point at tables of descriptors.
 pub const INDIRECT_DESC: u64 = bit(ring::VIRTIO_RING_F_INDIRECT_DESC);
 /// Kicks and calls are asked for by index.
@@ -65,6 +69,8 @@ const ALWAYS: u64 = PROTOCOL_FEATURES
     | bit(config::VIRTIO_F_ANY_LAYOUT)
     | INDIRECT_DESC
     | EVENT_IDX
+    | RING_PACKED
+    | IN_ORDER
     | MRG_RXBUF
     | CSUM
     | GUEST_CSUM
@@ -102,7 +108,7 @@ pub enum FeatureError {
         /// The part of it that was not offered.
         unknown: u64,
     },
-    /// An offload without the one that it builds on.
+    /// A feature without the one that it builds on.
     #[error("feature {feature} was accepted without {needs}")]
     Missing {
         /// The feature accepted.
@@ -112,9 +118,11 @@ pub enum FeatureError {
     },
 }
 
-// virtio 1.3 §5.1.3.1, the offloads. The control queue's part is not checked: QEMU and virtio-user
+// Legacy drivers know no features above bit 31 (virtio 1.3 §6.3). virtio 1.3 §5.1.3.1, the offloads. The control queue's part is not checked: QEMU and virtio-user
 // serve that queue themselves and hand on the bits behind it without CTRL_VQ.
-const DEPENDENCIES: [(u64, &str, u64, &str); 9] = [
+const DEPENDENCIES: [(u64, &str, u64, &str); 11] = [
+    (RING_PACKED, "RING_PACKED", VERSION_1, "VERSION_1"),
+    (IN_ORDER, "IN_ORDER", VERSION_1, "VERSION_1"),
     (GUEST_TSO4, "GUEST_TSO4", GUEST_CSUM, "GUEST_CSUM"),
     (GUEST_TSO6, "GUEST_TSO6", GUEST_CSUM, "GUEST_CSUM"),
     (GUEST_USO4, "GUEST_USO4", GUEST_CSUM, "GUEST_CSUM"),
@@ -192,11 +200,11 @@ mod tests {
 
     #[test]
     fn what_is_not_offered_is_refused() {
-        let packed = bit(config::VIRTIO_F_RING_PACKED);
-        let accepted = VERSION_1 | packed;
+        let platform = bit(config::VIRTIO_F_ACCESS_PLATFORM);
+        let accepted = VERSION_1 | platform;
         let refused = FeatureError::NotOffered {
             accepted,
-            unknown: packed,
+            unknown: platform,
         };
         assert_eq!(check(accepted, offered(1)), Err(refused));
         assert!(check(MQ, offered(1)).is_err());
@@ -214,6 +222,15 @@ mod tests {
             check(MQ, all).is_ok(),
             "the frontend serves the control queue"
         );
+    }
+
+    #[test]
+    fn legacy_drivers_have_split_rings() {
+        let all = offered(1);
+        for feature in [RING_PACKED, IN_ORDER] {
+            assert!(check(feature, all).is_err());
+            assert!(check(feature | VERSION_1, all).is_ok());
+        }
     }
 
     #[test]

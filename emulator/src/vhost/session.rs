@@ -8,7 +8,7 @@ use super::control_queue::RxState;
 use super::control_ring::{ControlRing, Scratch, Target};
 use super::device::{Device, RingIndex, RingStart};
 use super::error::SessionError;
-use super::features::{self, CTRL_VQ, EVENT_IDX, INDIRECT_DESC, MQ, PROTOCOL_FEATURES};
+use super::features::{self, CTRL_VQ, MQ, PROTOCOL_FEATURES, RING_PACKED};
 use super::net_config::{MIN_MTU, NetConfig};
 use super::socket;
 use super::vring::{KickState, RingAddress, Vring};
@@ -245,6 +245,11 @@ impl Session {
         self.features() & CTRL_VQ != 0 && index == self.control_index()
     }
 
+    /// Whether rings are packed. Frontends negotiate before they speak of rings.
+    fn is_packed(&self) -> bool {
+        self.features() & RING_PACKED != 0
+    }
+
     /// The state of a ring, made when first spoken of.
     fn ring(&mut self, index: u32) -> Result<(u16, &mut Vring), SessionError> {
         let control = 2 * self.device.max_queue_pairs();
@@ -277,9 +282,14 @@ impl Session {
 
     /// SET_VRING_NUM.
     pub fn set_size(&mut self, index: u32, size: u32) -> Result<(), SessionError> {
+        let packed = self.is_packed();
         let (index, ring) = self.stopped_ring(index, "SET_VRING_NUM")?;
-        if !size.is_power_of_two() || size > 32768 {
-            return Err(SessionError::RingSize { index, size });
+        if !(1..=32768).contains(&size) || !(packed || size.is_power_of_two()) {
+            return Err(if packed {
+                SessionError::PackedSize { index, size }
+            } else {
+                SessionError::RingSize { index, size }
+            });
         }
         ring.size = size as u16;
         self.start(index)
@@ -302,20 +312,34 @@ impl Session {
         self.start(index)
     }
 
-    /// SET_VRING_BASE.
+    /// SET_VRING_BASE. For a packed ring the lower half says where the next available descriptor
+    /// is (slot in 15 bits, wrap counter above), the upper half the same for used ones. A ring
+    /// that stands still has both in one place; DPDK leaves the upper half 0, as driver and as
+    /// device, so that it says nothing.
     pub fn set_base(&mut self, index: u32, base: u32) -> Result<(), SessionError> {
+        let packed = self.is_packed();
         let (index, ring) = self.stopped_ring(index, "SET_VRING_BASE")?;
-        ring.base = u16::try_from(base).map_err(|_| SessionError::RingBase { index, base })?;
+        let position = if packed {
+            base as u16
+        } else {
+            u16::try_from(base).map_err(|_| SessionError::RingBase { index, base })?
+        };
+        ring.base = Some(position);
         Ok(())
     }
 
     /// GET_VRING_BASE: stops the ring; it starts again with a new kick.
-    pub fn stop_for_base(&mut self, index: u32) -> Result<u16, SessionError> {
+    pub fn stop_for_base(&mut self, index: u32) -> Result<u32, SessionError> {
+        let packed = self.is_packed();
         let (index, _) = self.ring(index)?;
         self.stop(index);
         let (_, ring) = self.ring(u32::from(index))?;
         ring.kick = KickState::Unset;
-        Ok(ring.base)
+        if packed {
+            let position = u32::from(ring.base.unwrap_or(1 << 15));
+            return Ok(position | position << 16);
+        }
+        Ok(u32::from(ring.base.unwrap_or(0)))
     }
 
     /// SET_VRING_KICK. `None`: the ring is polled.
@@ -378,8 +402,7 @@ impl Session {
         if ring.running || !(ring.enabled || features & PROTOCOL_FEATURES == 0) {
             return Ok(());
         }
-        let (event_idx, indirect) = (features & EVENT_IDX != 0, features & INDIRECT_DESC != 0);
-        let Some(config) = ring.config(index, &mem, event_idx, indirect)? else {
+        let Some(config) = ring.config(index, &mem, features)? else {
             return Ok(());
         };
         let call = ring.call.clone().map(Call::new);
@@ -463,7 +486,7 @@ impl Session {
             None => self.device.stop_ring(RingIndex(index)),
         };
         // `None`: the device has stopped it before, for a fault.
-        ring.base = base.unwrap_or(ring.base);
+        ring.base = base.or(ring.base);
     }
 
     /// Stops all rings; after this nothing touches the client's memory.
@@ -538,7 +561,13 @@ impl Session {
 /// Takes up a ring where its used index says. Our rings are served in order, so that is where the
 /// last device left off, and what GET_VRING_BASE gave the client. A client whose device has died
 /// cannot know: QEMU looks into the ring as well, but virtio-user gives base 0 when it reconnects.
+///
+/// A packed ring does not say where it was left, so there the client's word counts: virtio-user
+/// starts a new ring when it reconnects.
 fn take_up(mem: Arc<GuestMemory>, mut config: RingConfig) -> Result<Ring, RingError> {
+    if config.packed {
+        return Ring::new(mem, &config);
+    }
     let ring = SplitRing::new(Arc::clone(&mem), &config)?;
     let (base, used) = (config.next_avail, ring.used_idx());
     if used == base {

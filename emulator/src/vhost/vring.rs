@@ -1,16 +1,17 @@
 //! What a client has said about one ring.
 
 use super::error::SessionError;
+use super::features::{EVENT_IDX, IN_ORDER, INDIRECT_DESC, RING_PACKED};
 use crate::ring::{EventFd, GuestMemory, RingConfig};
 
 /// Addresses of a ring's tables in the client's address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingAddress {
-    /// Descriptor table.
+    /// Descriptor table, or a packed ring's descriptor ring.
     pub desc: u64,
-    /// Available ring.
+    /// Available ring, or a packed ring's driver event area.
     pub avail: u64,
-    /// Used ring.
+    /// Used ring, or a packed ring's device event area.
     pub used: u64,
 }
 
@@ -55,8 +56,8 @@ pub struct Vring {
     pub size: u16,
     /// Where its tables are.
     pub address: Option<RingAddress>,
-    /// Where it starts, or goes on.
-    pub base: u16,
+    /// Where it starts, or goes on; `None`: not said yet, at the beginning.
+    pub base: Option<u16>,
     /// How the driver wakes us.
     pub kick: KickState,
     /// How we wake the driver; `None`: it polls.
@@ -73,7 +74,7 @@ impl Vring {
         self.size != 0 && self.address.is_some() && !matches!(self.kick, KickState::Unset)
     }
 
-    /// How to take it up in this memory, if it is set up.
+    /// How to take it up in this memory with these features, if it is set up.
     ///
     /// # Errors
     /// [`SessionError::Unmapped`].
@@ -81,22 +82,26 @@ impl Vring {
         &self,
         index: u16,
         mem: &GuestMemory,
-        event_idx: bool,
-        indirect: bool,
+        features: u64,
     ) -> Result<Option<RingConfig>, SessionError> {
         let Some(address) = self.address.filter(|_| self.is_set_up()) else {
             return Ok(None);
         };
         let [desc, avail, used] = address.translate(mem, index)?;
-        let (size, next_avail) = (self.size, self.base);
+        let has = |feature| features & feature != 0;
+        let packed = has(RING_PACKED);
+        // virtio 1.3 §2.8.1: wrap counters start at 1.
+        let beginning = if packed { 1 << 15 } else { 0 };
         Ok(Some(RingConfig {
-            size,
+            size: self.size,
             desc,
             avail,
             used,
-            next_avail,
-            event_idx,
-            indirect,
+            next_avail: self.base.unwrap_or(beginning),
+            event_idx: has(EVENT_IDX),
+            indirect: has(INDIRECT_DESC),
+            packed,
+            in_order: has(IN_ORDER),
         }))
     }
 }

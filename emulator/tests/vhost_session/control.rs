@@ -1,4 +1,4 @@
-use crate::fixture::{BUFFERS, Bench, Client, EVENT_IDX};
+use crate::fixture::{BUFFERS, Bench, Client, EVENT_IDX, SPLIT};
 use chanio_emu::ring::driver::DriverQueue;
 use chanio_model::Mac;
 use chanio_model::eswitch::RxMode;
@@ -45,10 +45,9 @@ fn filter(bench: &Bench) -> chanio_model::eswitch::RxFilter {
 
 #[test]
 fn commands_reach_the_device() {
-    for features in [!0, !EVENT_IDX] {
+    for features in [SPLIT, SPLIT & !EVENT_IDX, !0, !EVENT_IDX] {
         let bench = Bench::new(2);
-        let mut client = Client::negotiated(&bench.path, features);
-        client.share();
+        let mut client = bench.client_with(features);
         let mut queue = client.run(4, 0);
         assert_eq!(
             bench.device.with(|state| state.starts),

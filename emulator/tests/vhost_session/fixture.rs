@@ -1,6 +1,6 @@
 //! A device that remembers what it was told, and a client to talk to it.
 
-use chanio_emu::ring::driver::{DriverQueue, SharedArea};
+use chanio_emu::ring::driver::{DriverQueue, QueueOptions, SharedArea};
 use chanio_emu::ring::{BURST, Burst};
 use chanio_emu::vhost::{Device, RingIndex, RingStart, SessionHandle, SessionSpec, VhostServer};
 use chanio_model::Mac;
@@ -20,6 +20,10 @@ pub const MTU: u16 = 1500;
 pub const VERSION_1: u64 = 1 << 32;
 pub const EVENT_IDX: u64 = 1 << 29;
 pub const PROTOCOL_FEATURES: u64 = 1 << 30;
+pub const RING_PACKED: u64 = 1 << 34;
+pub const IN_ORDER: u64 = 1 << 35;
+/// All features but those that change how rings are driven.
+pub const SPLIT: u64 = !(RING_PACKED | IN_ORDER);
 /// Guest address of the client's memory, and entries of its rings.
 pub const BASE: u64 = 0x10_0000;
 pub const SIZE: u16 = 64;
@@ -204,9 +208,14 @@ impl Bench {
         }
     }
 
-    /// A client that has negotiated everything and shared its memory.
+    /// A client that has negotiated everything for split rings, and shared its memory.
     pub fn client(&self) -> Client {
-        let client = Client::negotiated(&self.path, !0);
+        self.client_with(SPLIT)
+    }
+
+    /// The same for what is offered of `features`.
+    pub fn client_with(&self, features: u64) -> Client {
+        let client = Client::negotiated(&self.path, features);
         client.share();
         client
     }
@@ -259,9 +268,16 @@ impl Client {
 
     /// An empty queue in the client's memory whose indices start at `start`.
     pub fn queue(&self, index: u16, start: u16) -> DriverQueue {
-        let event_idx = self.features & EVENT_IDX != 0;
+        let has = |feature| self.features & feature != 0;
+        let options = QueueOptions {
+            size: SIZE,
+            packed: has(RING_PACKED),
+            event_idx: has(EVENT_IDX),
+            in_order: has(IN_ORDER),
+            start,
+        };
         let at = BASE + u64::from(index) * 0x1000;
-        DriverQueue::new(self.area.memory().clone(), at, SIZE, event_idx, start).unwrap()
+        DriverQueue::with(self.area.memory().clone(), at, options).unwrap()
     }
 
     /// Sets a ring up as QEMU does, but does not enable it.

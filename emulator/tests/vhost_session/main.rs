@@ -6,5 +6,6 @@ mod fixture;
 mod hostile;
 mod many;
 mod negotiation;
+mod packed;
 mod rings;
 mod sockets;

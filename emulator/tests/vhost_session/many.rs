@@ -45,7 +45,8 @@ fn two_thousand_clients_at_once_on_one_thread() {
         device.wait("negotiated", |state| state.features != 0);
     }
     let negotiating = start.elapsed();
-    let limit = Duration::from_secs(10);
+    // Generous: a machine that runs other tests too.
+    let limit = Duration::from_secs(60);
     assert!(
         listening < limit && negotiating < limit,
         "{listening:?} {negotiating:?}"

@@ -1,4 +1,6 @@
-use crate::fixture::{BASE, BUFFERS, Bench, Client, PROTOCOL_FEATURES, SIZE, addresses, region};
+use crate::fixture::{
+    BASE, BUFFERS, Bench, Client, PROTOCOL_FEATURES, SIZE, SPLIT, addresses, region,
+};
 use chanio_emu::ring::driver::SharedArea;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -53,7 +55,7 @@ fn disabling_stops_and_enabling_goes_on_where_it_was() {
 #[test]
 fn without_protocol_features_rings_are_enabled_from_the_start() {
     let bench = Bench::new(1);
-    let client = Client::negotiated(&bench.path, !PROTOCOL_FEATURES);
+    let client = Client::negotiated(&bench.path, SPLIT & !PROTOCOL_FEATURES);
     client.share();
     client.set_up(0, 0);
     client.frontend.get_features().unwrap();
@@ -83,7 +85,7 @@ fn a_new_memory_table_moves_running_rings() {
 #[test]
 fn regions_come_and_go_one_by_one() {
     let bench = Bench::new(1);
-    let mut client = Client::negotiated(&bench.path, !0);
+    let mut client = Client::negotiated(&bench.path, SPLIT);
     client.frontend.add_mem_region(&client.region()).unwrap();
     let mut queue = client.run(1, 0);
     let more = SharedArea::new(0x4000_0000, 0x1_0000).unwrap();
@@ -121,7 +123,7 @@ fn rings_of_a_client_that_comes_back_go_on_where_they_were() {
             .device
             .wait("gone", |state| !state.connected && state.features == 0);
 
-        let mut again = Client::negotiated(&bench.path, !0);
+        let mut again = Client::negotiated(&bench.path, SPLIT);
         again.area = area;
         again.share();
         queue.add_out(&[(BUFFERS, 77)]).unwrap();
@@ -186,7 +188,7 @@ fn rings_may_be_enabled_before_anything_else() {
         (&socket).write_all(&bytes).unwrap();
     }
     let frontend = Frontend::from_stream(socket, 256);
-    let features = frontend.get_features().unwrap();
+    let features = frontend.get_features().unwrap() & SPLIT;
     frontend.set_features(features).unwrap();
     let client = Client::over(frontend, features);
     client.share();

@@ -1,0 +1,366 @@
+//! The device side of a packed virtqueue (virtio 1.3 §2.8), in bursts: of all used descriptors of
+//! a burst the first is shown last, with one barrier and at most one call.
+
+use std::sync::Arc;
+
+use super::chain::{BURST, Burst, Token, plain};
+use super::fault::{RingError, RingFault, Table};
+use super::layout::{DESC_F_WRITE, full_fence};
+use super::memory::GuestMemory;
+use super::packed_chain::walk;
+use super::packed_layout::{
+    EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Event, Meta, PackedLayout, Position,
+};
+use super::rx::{Ahead, Plain, RxScratch};
+use super::split::{MAX_RING_SIZE, RingConfig};
+
+/// One packed virtqueue as its device sees it. Owned by one worker at a time.
+#[derive(Debug)]
+pub struct PackedRing {
+    layout: PackedLayout,
+    next_avail: Position,
+    /// Where the next used descriptor goes.
+    next_used: Position,
+    /// The used descriptor that shows all behind it, if `pushed` is not 0.
+    first: (u16, Meta),
+    /// Slots that used descriptors stand for which the driver cannot see.
+    pushed: u32,
+    /// Whether the driver was told at least once what this ring instance published.
+    called: bool,
+    /// What the driver was told last about kicks.
+    kicks: Option<Event>,
+    config: RingConfig,
+    mem: Arc<GuestMemory>,
+}
+
+// SAFETY: the pointers in `layout` lead into `mem`, which is `Send + Sync` and owned beside them.
+// What they point at is shared with the driver anyway and only accessed by single atomic loads and
+// stores.
+unsafe impl Send for PackedRing {}
+
+impl PackedRing {
+    /// Takes up the ring that `config` describes in `mem`, with nothing popped that is not used.
+    /// Writes nothing.
+    ///
+    /// # Errors
+    /// [`RingError`] for a bad size, position, alignment, or a part that is not inside one region.
+    pub fn new(mem: Arc<GuestMemory>, config: &RingConfig) -> Result<Self, RingError> {
+        let layout = locate(&mem, config)?;
+        let start = Position::from_raw(config.next_avail);
+        if start.index >= config.size {
+            return Err(RingError::Position {
+                index: start.index,
+                size: config.size,
+            });
+        }
+        let nothing = Meta {
+            len: 0,
+            id: 0,
+            flags: 0,
+        };
+        Ok(PackedRing {
+            layout,
+            next_avail: start,
+            next_used: start,
+            first: (0, nothing),
+            pushed: 0,
+            called: false,
+            kicks: None,
+            config: *config,
+            mem,
+        })
+    }
+
+    /// Goes on in a new memory table at the same guest addresses and positions.
+    ///
+    /// # Errors
+    /// [`RingError::Unmapped`] if a part is gone; the ring then still uses the old memory.
+    pub fn remap(&mut self, mem: Arc<GuestMemory>) -> Result<(), RingError> {
+        self.layout = locate(&mem, &self.config)?;
+        self.mem = mem;
+        Ok(())
+    }
+
+    /// The guest memory this ring works in.
+    #[inline]
+    pub fn memory(&self) -> &Arc<GuestMemory> {
+        &self.mem
+    }
+
+    /// Slots.
+    #[inline]
+    pub fn size(&self) -> u16 {
+        self.layout.size()
+    }
+
+    /// Where the next pop begins: the slot in 15 bits, the wrap counter in the one above.
+    #[inline]
+    pub fn next_avail(&self) -> u16 {
+        self.next_avail.raw()
+    }
+
+    /// Where the next used descriptor goes, in the same form.
+    #[inline]
+    pub fn next_used(&self) -> u16 {
+        self.next_used.raw()
+    }
+
+    /// Takes back what was popped since [`PackedRing::next_avail`] gave `position`: those lists
+    /// will be popped again. They must not have been pushed as used.
+    #[inline]
+    pub fn rewind(&mut self, position: u16) {
+        let position = Position::from_raw(position);
+        assert!(
+            position.index < self.size(),
+            "it was a position of this ring"
+        );
+        self.next_avail = position;
+    }
+
+    /// Replaces what `burst` holds by up to `max` (and at most [`BURST`]) next lists; returns how
+    /// many.
+    ///
+    /// # Errors
+    /// A [`RingFault`]; then `burst` holds the good lists before the bad one, already popped.
+    pub fn pop_burst(&mut self, burst: &mut Burst, max: usize) -> Result<usize, RingFault> {
+        burst.begin(&self.mem);
+        self.check_memory()?;
+        let max = max.min(BURST);
+        for n in 0..max {
+            let at = self.next_avail;
+            let first = self.layout.meta(at.index);
+            if !first.is_available(at) {
+                burst.prefetch();
+                return Ok(n);
+            }
+            let (mem, layout, indirect) = (&self.mem, &self.layout, self.config.indirect);
+            if let Some((segment, writable)) = plain(mem, first.desc(layout.addr(at.index))) {
+                let token = Token {
+                    id: first.id,
+                    count: 1,
+                };
+                burst.add_plain(token, segment, writable);
+                self.next_avail.advance(1, self.layout.size());
+                continue;
+            }
+            let token = burst.add(|out| walk(mem, layout, indirect, at, first, out))?;
+            self.next_avail.advance(token.count, self.layout.size());
+        }
+        burst.prefetch();
+        Ok(max)
+    }
+
+    /// Writes a used descriptor for a list into which `len` bytes were written (0 for one that was
+    /// only read). The driver sees it after [`PackedRing::publish`].
+    #[inline]
+    pub fn push_used(&mut self, list: Token, len: u32) {
+        let at = self.next_used;
+        let written = if len > 0 { DESC_F_WRITE } else { 0 };
+        let meta = Meta {
+            len,
+            id: list.id,
+            flags: at.used_flags() | written,
+        };
+        if self.pushed == 0 {
+            self.first = (at.index, meta);
+        } else {
+            // The driver does not look here before it has seen the first.
+            self.layout.set_meta(at.index, meta);
+        }
+        self.pushed = self.pushed.saturating_add(u32::from(list.count));
+        self.next_used.advance(list.count, self.layout.size());
+    }
+
+    /// Completes all lists of a burst, which were only read. With IN_ORDER one used descriptor
+    /// does for all of them (virtio 1.3 §2.8.8).
+    #[inline]
+    pub fn push_read(&mut self, burst: &Burst) {
+        if !self.config.in_order {
+            for list in burst.iter() {
+                self.push_used(list.token(), 0);
+            }
+            return;
+        }
+        let Some(last) = burst.len().checked_sub(1).and_then(|last| burst.get(last)) else {
+            return;
+        };
+        let slots: u32 = burst.iter().map(|l| u32::from(l.token().count)).sum();
+        let batch = Token {
+            id: last.token().id,
+            // More than a lap only if the driver rewrites the ring while it is read.
+            count: slots.min(u32::from(self.size())) as u16,
+        };
+        self.push_used(batch, 0);
+    }
+
+    /// Makes everything pushed visible to the driver; returns whether it wants a call.
+    ///
+    /// The first call of a ring's life is always wanted: what a predecessor published may never
+    /// have been announced.
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        if self.pushed == 0 {
+            return false;
+        }
+        let (index, meta) = self.first;
+        self.layout.show(index, meta);
+        // The driver stores its wish, then looks at the descriptor; we the other way round. Without
+        // a full barrier on both sides both could see the old state and the call be lost.
+        full_fence();
+        let event = self.layout.driver_event();
+        let (size, event_idx) = (self.size(), self.config.event_idx);
+        let due = event.is_due(self.next_used, self.pushed, size, event_idx);
+        let wanted = due || !self.called && event.flags & 3 != EVENT_DISABLE;
+        self.pushed = 0;
+        self.called = true;
+        wanted
+    }
+
+    /// Asks the driver to kick when it makes the next list available; returns whether some are
+    /// waiting already, so that a kick may not come and the caller must not go to sleep.
+    ///
+    /// # Errors
+    /// [`RingFault::MemoryTruncated`].
+    pub fn enable_kicks(&mut self) -> Result<bool, RingFault> {
+        let flags = if self.config.event_idx {
+            EVENT_DESC
+        } else {
+            EVENT_ENABLE
+        };
+        self.ask(Event {
+            at: self.next_avail,
+            flags,
+        });
+        // As in `publish`, with the roles exchanged.
+        full_fence();
+        self.has_next()
+    }
+
+    /// Tells the driver that the ring is polled.
+    #[inline]
+    pub fn disable_kicks(&mut self) {
+        self.ask(Event {
+            at: Position::from_raw(0),
+            flags: EVENT_DISABLE,
+        });
+    }
+
+    /// The driver reads this for every burst: it is written only when it changes.
+    #[inline]
+    fn ask(&mut self, event: Event) {
+        if self.kicks != Some(event) {
+            self.layout.set_device_event(event);
+            self.kicks = Some(event);
+        }
+    }
+
+    /// Asks the cache for what the next pop reads first.
+    #[inline]
+    pub fn prefetch(&self) {
+        self.layout.prefetch(self.next_avail.index);
+    }
+
+    /// Whether a list may be popped.
+    ///
+    /// # Errors
+    /// [`RingFault::MemoryTruncated`].
+    #[inline]
+    pub fn has_next(&self) -> Result<bool, RingFault> {
+        self.check_memory()?;
+        let at = self.next_avail;
+        Ok(self.layout.meta(at.index).is_available(at))
+    }
+
+    /// Looks at the next buffers, as far as they are plain ones.
+    #[inline]
+    pub(super) fn look_ahead(&self, wanted: usize, ahead: &mut Ahead) {
+        // What is wrong with a ring is found, and said, when the buffer is taken.
+        let mut at = self.next_avail;
+        while ahead.len() < wanted {
+            let first = self.layout.meta(at.index);
+            if !first.is_available(at) {
+                return;
+            }
+            let desc = first.desc(self.layout.addr(at.index));
+            let Some((segment, true)) = plain(&self.mem, desc) else {
+                return;
+            };
+            ahead.push(Plain {
+                position: at.raw(),
+                token: Token {
+                    id: first.id,
+                    count: 1,
+                },
+                segment,
+            });
+            at.advance(1, self.layout.size());
+        }
+    }
+
+    /// Goes past a buffer that was looked at.
+    #[inline]
+    pub(super) fn skip(&mut self) {
+        self.next_avail.advance(1, self.layout.size());
+    }
+
+    /// Takes the next buffer for at most `want` more bytes; returns how many of them it holds.
+    #[inline]
+    pub(super) fn take_buffer(
+        &mut self,
+        scratch: &mut RxScratch,
+        want: u32,
+    ) -> Result<Option<u32>, RingFault> {
+        self.check_memory()?;
+        let at = self.next_avail;
+        let first = self.layout.meta(at.index);
+        if !first.is_available(at) {
+            return Ok(None);
+        }
+        let (mem, layout, indirect) = (&self.mem, &self.layout, self.config.indirect);
+        let (walked, token) = walk(mem, layout, indirect, at, first, scratch.segments())?;
+        if walked.readable != 0 {
+            return Err(RingFault::NotWritable {
+                head: at.index,
+                len: walked.readable_len,
+            });
+        }
+        let len = walked.writable_len.min(want);
+        scratch.take(token, len);
+        self.next_avail.advance(token.count, self.layout.size());
+        Ok(Some(len))
+    }
+
+    #[inline]
+    fn check_memory(&self) -> Result<(), RingFault> {
+        if self.mem.poisoned() {
+            Err(RingFault::MemoryTruncated)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Finds the three parts in guest memory.
+fn locate(mem: &GuestMemory, config: &RingConfig) -> Result<PackedLayout, RingError> {
+    let size = config.size;
+    if !(1..=MAX_RING_SIZE).contains(&size) {
+        return Err(RingError::PackedSize {
+            size: u32::from(size),
+        });
+    }
+    let find = |table, gpa: u64, len, align: u64| {
+        if !gpa.is_multiple_of(align) {
+            return Err(RingError::Misaligned { table, gpa, align });
+        }
+        // The host address must be aligned too: a region need not start on a page of its file.
+        mem.translate_exact(gpa, len, align as usize)
+            .ok_or(RingError::Unmapped { table, gpa, len })
+    };
+    let area = PackedLayout::EVENT_BYTES;
+    let desc = find(Table::Desc, config.desc, PackedLayout::ring_bytes(size), 16)?;
+    let driver = find(Table::DriverArea, config.avail, area, 4)?;
+    let device = find(Table::DeviceArea, config.used, area, 4)?;
+    // SAFETY: `find` returned mapped ranges of those lengths and alignments, and the `PackedRing`
+    // that owns the layout owns an `Arc` of the memory.
+    Ok(unsafe { PackedLayout::new(desc, driver, device, size) })
+}
