@@ -28,7 +28,6 @@ pub struct Delivery {
 pub struct Classifier {
     worker: usize,
     cache: FlowCache,
-    parsed: ArrayVec<ParsedFrame, BURST>,
     outputs: Outputs,
     learn: Vec<(u16, Mac, VportId)>,
 }
@@ -62,7 +61,6 @@ impl Classifier {
         Self {
             worker,
             cache: FlowCache::default(),
-            parsed: ArrayVec::new(),
             outputs: Outputs::default(),
             learn: Vec::new(),
         }
@@ -80,67 +78,91 @@ impl Classifier {
             origin,
             port,
             config,
-            fdb,
-            now,
+            ..
         } = arrival;
         deliveries.clear();
-        self.parsed.clear();
-        let mut bytes = 0;
-        for (index, frame) in (0..).zip(frames.iter_mut()) {
-            bytes += frame.len as u64;
-            match self.parse(port.id, config, frame, index) {
-                Ok(parsed) => self.parsed.push(parsed),
-                Err(reason) => port.counters.lose(self.worker, reason, 1),
-            }
-        }
+        let mut parsed = ArrayVec::<ParsedFrame, BURST>::new();
+        let bytes = frames.iter().map(|frame| frame.len as u64).sum();
         let counted = match origin {
             Origin::Vport => Counted::Tx,
             Origin::Representor => Counted::RepresentorTx,
         };
         port.counters
             .count(self.worker, counted, frames.len() as u64, bytes);
-        {
-            let fdb = fdb.read();
-            config.switch.begin_burst(&mut self.cache);
-            for parsed in &self.parsed {
-                let meta = Meta {
-                    len: frames[usize::from(parsed.frame)].len as u32,
-                    l3_len: parsed.l3_len,
-                    now,
-                    shard: self.worker,
-                };
-                let (key, out) = (&parsed.key, &mut self.outputs);
-                let decided = match origin {
-                    Origin::Vport => config.switch.from_vport_cached(
-                        &mut self.cache,
-                        parsed.slot,
-                        &fdb,
-                        key,
-                        meta,
-                        out,
-                    ),
-                    Origin::Representor => config.switch.from_representor(port.id, key, meta, out),
-                };
-                if let Err(reason) = decided {
-                    port.counters.lose(self.worker, reason, 1);
-                    continue;
+        let fdb = arrival.fdb.read();
+        config.switch.begin_burst(&mut self.cache);
+        let may_repeat = origin == Origin::Vport && config.switch.repeats();
+        for (index, frame) in (0..).zip(frames.iter_mut()) {
+            if may_repeat
+                && frame.is_plain()
+                && let Some(output) =
+                    config
+                        .switch
+                        .repeated(&self.cache, frame.head(), frame.len as u32, port.id)
+            {
+                deliveries.push(delivery(&output, index));
+                continue;
+            }
+            match self.parse(port.id, config, frame, index) {
+                Ok(parsed) if may_repeat => {
+                    self.decide(arrival, &fdb, frame.len, &parsed, deliveries);
                 }
-                if let Some((vid, mac)) = out.learn {
-                    self.learn.push((vid, mac, port.id));
-                }
-                for &(vport, reason) in &out.lost {
-                    if let Some(port) = config.port(vport) {
-                        port.counters.lose(self.worker, reason, 1);
-                    }
-                }
-                for output in &out.list {
-                    deliveries.push(delivery(output, parsed.frame));
-                }
+                Ok(frame) => parsed.push(frame),
+                Err(reason) => port.counters.lose(self.worker, reason, 1),
             }
         }
-        self.learn(fdb, now);
+        for parsed in &parsed {
+            let len = frames[usize::from(parsed.frame)].len;
+            self.decide(arrival, &fdb, len, parsed, deliveries);
+        }
+        drop(fdb);
+        self.learn(arrival.fdb, arrival.now);
         // Most bursts go to one place and are in order already, which this finds in one pass.
         deliveries.sort_unstable_by_key(|d| d.order);
+    }
+
+    #[inline]
+    fn decide(
+        &mut self,
+        arrival: Arrival<'_>,
+        fdb: &Fdb,
+        len: usize,
+        parsed: &ParsedFrame,
+        deliveries: &mut Vec<Delivery>,
+    ) {
+        let Arrival {
+            origin,
+            port,
+            config,
+            now,
+            ..
+        } = arrival;
+        let meta = Meta {
+            len: len as u32,
+            l3_len: parsed.l3_len,
+            now,
+            shard: self.worker,
+        };
+        let (switch, key, out) = (&config.switch, &parsed.key, &mut self.outputs);
+        let cache = &mut self.cache;
+        let decided = match origin {
+            Origin::Vport => switch.from_vport_cached(cache, parsed.slot, fdb, key, meta, out),
+            Origin::Representor => switch.from_representor(port.id, key, meta, out),
+        };
+        if let Err(reason) = decided {
+            return port.counters.lose(self.worker, reason, 1);
+        }
+        if let Some((vid, mac)) = out.learn {
+            self.learn.push((vid, mac, port.id));
+        }
+        for &(vport, reason) in &out.lost {
+            if let Some(port) = config.port(vport) {
+                port.counters.lose(self.worker, reason, 1);
+            }
+        }
+        for output in &out.list {
+            deliveries.push(delivery(output, parsed.frame));
+        }
     }
 
     #[inline(always)]
@@ -153,8 +175,9 @@ impl Classifier {
     ) -> Result<ParsedFrame, DropReason> {
         let len = frame.len as u32;
         let parsed = wire::parse(frame.head(), len, vport)?;
-        frame.offload = frame.header().check(&parsed, frame.head(), len)?;
-        frame.hash = flow_hash(&parsed.key);
+        if !frame.is_plain() {
+            frame.offload = frame.header().check(&parsed, frame.head(), len)?;
+        }
         let meta = Meta::new(len, &parsed, frame.offload.gso.as_ref(), 0, 0);
         Ok(ParsedFrame {
             slot: config.switch.slot(&self.cache, &parsed.key),
@@ -188,15 +211,4 @@ fn delivery(output: &Output, frame: u16) -> Delivery {
         vlan: output.vlan,
         frame,
     }
-}
-
-/// Spreads flows over queues: the same for all packets of a flow, other for most others.
-#[inline]
-fn flow_hash(key: &FlowKey) -> u32 {
-    let words = key.words();
-    let mixed = (words[0] ^ words[1].rotate_left(16))
-        .wrapping_add(words[2] ^ words[3].rotate_left(32))
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        ^ (words[6] ^ words[5]);
-    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }

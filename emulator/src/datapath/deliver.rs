@@ -77,7 +77,10 @@ impl Deliverer {
                 let taps = &netdev.queues;
                 for delivery in share {
                     let frame = &frames[usize::from(delivery.frame)];
-                    let tap = &taps[frame.hash as usize % taps.len()];
+                    let tap = match &taps[..] {
+                        [tap] => tap,
+                        taps => &taps[frame.flow_hash() as usize % taps.len()],
+                    };
                     let send = |b: &[IoSlice<'_>]| tap.send(b).map_err(port_reason);
                     let sent = self.give_netdev(delivery.vlan, frame, tap.offloads(), send);
                     self.count(port, Counted::Rx, delivery.vlan, frame, sent);
@@ -159,7 +162,7 @@ impl Deliverer {
         spread.clear();
         spread.extend(share.iter().map(|delivery| {
             let frame = &frames[usize::from(delivery.frame)];
-            let pair = (u64::from(frame.hash) * u64::from(pairs)) >> 32;
+            let pair = (u64::from(frame.flow_hash()) * u64::from(pairs)) >> 32;
             let order = pair << 16 | u64::from(delivery.frame);
             Delivery { order, ..*delivery }
         }));
@@ -232,9 +235,6 @@ impl Wants {
     }
 }
 
-/// In front of a frame in one buffer with nothing left to do.
-const PLAIN_HEADER: [u8; VNET_HDR_LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
-
 /// Give one frame to a ring: as it is, or finished in `local` first, which has room for a whole
 /// frame and for a segment of it. The outer error is the ring's, the inner one the frame's.
 #[inline]
@@ -245,20 +245,15 @@ fn fill_buffers(
     vlan: VlanOp,
     local: (&mut [u8], &mut [u8]),
 ) -> Result<Sent, RingFault> {
-    if vlan == VlanOp::None && frame.offload.is_nothing() {
+    if vlan == VlanOp::None
+        && let Some(front) = frame.plain_front(wants.header_len)
+    {
         // As most are: nothing to compute, and one buffer.
-        let header = &PLAIN_HEADER[..wants.header_len];
-        let (offset, len) = frame.tail();
+        let (offset, tail) = frame.tail();
         let put = match frame.source {
-            Bytes::Guest(source) if len > 0 => {
-                ring.put(header, frame.head(), Some((source, offset)))
-            }
-            Bytes::Local(source) if len > 0 => {
-                let all = &source[offset - frame.head().len()..];
-                debug_assert_eq!(all.len(), frame.len);
-                ring.put(header, all, None)
-            }
-            _ => ring.put(header, frame.head(), None),
+            _ if tail == 0 => ring.put(front, None),
+            Bytes::Guest(source) => ring.put(front, Some((source, offset))),
+            Bytes::Local(_) => false,
         };
         if put {
             return Ok(Ok(()));

@@ -3,9 +3,10 @@
 
 use crate::port::RECV_BUF_LEN;
 use crate::ring::Readable;
-use chanio_model::DropReason;
 use chanio_model::eswitch::VlanOp;
-use chanio_model::offload::{Offload, VNET_HDR_LEN, VnetHdr};
+use chanio_model::flow::FlowKey;
+use chanio_model::offload::{Offload, VNET_HDR_LEN, VnetHdr, flags, gso_type};
+use chanio_model::{DropReason, VportId, wire};
 
 /// Bytes copied before anything looks at them. Enough for Ethernet, two VLAN tags, IPv6 with
 /// options and a full TCP header; the rest of the frame never influences a decision.
@@ -48,10 +49,16 @@ impl Bytes<'_> {
 /// begins, at [`VNET_HDR_LEN`].
 pub type Snapshot = [u8; VNET_HDR_LEN + HEAD];
 
+/// The header of a frame in one buffer with nothing left to do.
+const PLAIN_HEADER: [u8; VNET_HDR_LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+
 /// A received frame.
 pub struct Frame<'a> {
-    /// The virtio-net header as the source wrote it, and the head behind it.
+    /// The virtio-net header and the head behind it. The header as the source wrote it, or of a
+    /// plain frame the one that it will be delivered with.
     snapshot: &'a [u8],
+    /// The source left nothing to be done to it.
+    plain: bool,
     /// Bytes from the destination address to the end.
     pub len: usize,
     /// All of the source's bytes.
@@ -60,8 +67,6 @@ pub struct Frame<'a> {
     header_len: usize,
     /// What is left to do before it is a finished packet, after `classify`.
     pub offload: Offload,
-    /// The same for all packets of a flow, after `classify`.
-    pub hash: u32,
 }
 
 impl<'a> Frame<'a> {
@@ -82,20 +87,51 @@ impl<'a> Frame<'a> {
         let n = all.min(into.len());
         let snapshot = &mut into[..n];
         source.copy_out(0, snapshot);
+        let plain = snapshot[0] & flags::NEEDS_CSUM == 0 && snapshot[1] == gso_type::NONE;
+        if plain {
+            match snapshot.first_chunk_mut() {
+                Some(header) if header_len == VNET_HDR_LEN => *header = PLAIN_HEADER,
+                _ => snapshot[..header_len].copy_from_slice(&PLAIN_HEADER[..header_len]),
+            }
+        }
         Ok(Self {
             snapshot,
+            plain,
             len,
             source,
             header_len,
             offload: Offload::default(),
-            hash: 0,
         })
     }
 
-    /// The virtio-net header as the source wrote it.
+    /// The virtio-net header, unless the frame is plain: then that has nothing to say.
     #[inline]
     pub fn header(&self) -> VnetHdr {
         VnetHdr::read(&self.snapshot[..self.header_len])
+    }
+
+    /// Whether the source left nothing to be done to the frame.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Header and head of a plain frame as a receiver gets them whose header is as long as the
+    /// source's; `None` if it is not.
+    #[inline]
+    pub fn plain_front(&self, header_len: usize) -> Option<&'a [u8]> {
+        (self.plain && header_len == self.header_len).then_some(self.snapshot)
+    }
+
+    /// Spreads flows over queues: the same for all packets of a flow, other for most others.
+    pub fn flow_hash(&self) -> u32 {
+        let parsed = wire::parse(self.head(), self.len as u32, VportId::UPLINK);
+        let key = parsed.map_or(FlowKey::default(), |parsed| parsed.key);
+        let words = key.words().iter();
+        let mixed = words.fold(0u64, |hash, word| {
+            (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        });
+        (mixed >> 32) as u32
     }
 
     /// The bytes that decisions are made on, and that are delivered.

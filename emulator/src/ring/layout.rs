@@ -131,6 +131,20 @@ pub(super) fn prefetch(ptr: *const u8) {
     let _ = ptr;
 }
 
+/// Asks the cache for the line at `ptr`, to be written: what [`prefetch`] gets has to be taken from
+/// the other side's cache a second time by the first store. Never faults, whatever `ptr` is.
+#[inline]
+pub(super) fn prefetch_for_writing(ptr: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint without architectural effect for any address; processors that do not know it
+    // do nothing. (The intrinsic is only this instruction for targets above the baseline.)
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) ptr, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    prefetch(ptr);
+}
+
 /// Host addresses of one ring's three tables.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {

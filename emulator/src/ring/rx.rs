@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use super::chain::{BURST, MAX_SEGMENTS, Token, walk, walk_plain};
 use super::copy::{Readable, Segment, Writable};
 use super::fault::RingFault;
-use super::layout::prefetch;
+use super::layout::prefetch_for_writing;
 use super::queue::Ring;
 use super::split::SplitRing;
 
@@ -111,8 +111,8 @@ impl Ring {
         }
         for plain in &scratch.ahead {
             let first = plain.segment.ptr.as_ptr();
-            prefetch(first);
-            prefetch(first.wrapping_add(64));
+            prefetch_for_writing(first);
+            prefetch_for_writing(first.wrapping_add(64));
         }
         Filling {
             ring: self,
@@ -255,27 +255,25 @@ impl Filling<'_> {
     }
 
     /// Puts a frame into the next buffer, as reserving, filling and committing would, if that is a
-    /// plain one with room for it: `header`, `head`, and the bytes of `tail` from an offset on.
-    /// False, and nothing done, if it is not: [`Filling::reserve`] then.
+    /// plain one with room for it: `front`, and the bytes of `tail` from an offset on. False, and
+    /// nothing done, if it is not: [`Filling::reserve`] then.
     #[inline]
-    pub fn put(&mut self, header: &[u8], head: &[u8], tail: Option<(Readable<'_>, usize)>) -> bool {
+    pub fn put(&mut self, front: &[u8], tail: Option<(Readable<'_>, usize)>) -> bool {
         let Some(plain) = self.plain() else {
             return false;
         };
-        let front = header.len() + head.len();
         let behind = tail.map_or(0, |(source, offset)| {
             (source.len() as usize).saturating_sub(offset)
         });
-        let total = front + behind;
+        let total = front.len() + behind;
         if (plain.segment.len as usize) < total {
             return false;
         }
         let segment = [plain.segment];
         let into = Writable::new(&segment, total as u32);
-        into.copy_in(0, header);
-        into.copy_in(header.len(), head);
+        into.copy_in(0, front);
         if let Some((source, offset)) = tail {
-            into.copy_from(front, source, offset, behind);
+            into.copy_from(front.len(), source, offset, behind);
         }
         self.ring.skip_plain();
         self.ring.push_used(plain.token, total as u32);

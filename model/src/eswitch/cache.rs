@@ -126,6 +126,20 @@ impl FlowCache {
         (of == l2(key) && l3_len <= max_l3_len).then_some(output)
     }
 
+    /// [`FlowCache::last`] for an untagged frame that begins with `eth`, of which nothing else was
+    /// looked at.
+    #[inline]
+    pub(super) fn last_of(&self, eth: &[u8; 14], in_port: u32, l3_len: u32) -> Option<Output> {
+        let ((first, second, vlan), output, max_l3_len) = self.last?;
+        let [p0, p1, p2, p3] = in_port.to_ne_bytes();
+        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *eth;
+        let same = u64::from_ne_bytes([a, b, c, d, e, f, g, h]) == first
+            && u64::from_ne_bytes([i, j, k, l, p0, p1, p2, p3]) == second
+            && vlan == 0
+            && l3_len <= max_l3_len;
+        same.then_some(output)
+    }
+
     #[inline]
     pub(super) fn set_last(&mut self, key: &FlowKey, output: Output, max_l3_len: u32) {
         self.last = Some((l2(key), output, max_l3_len));

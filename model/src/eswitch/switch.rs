@@ -3,9 +3,11 @@
 use super::cache::{Decision, FlowCache, Slot};
 use super::output::Tag;
 use super::ports::{Member, Port, Ports};
-use super::{Change, ChangeError, Dest, Fdb, MAX_VPORTS, Meta, Mode, Outputs, VlanOp, VportConfig};
+use super::{
+    Change, ChangeError, Dest, Fdb, MAX_VPORTS, Meta, Mode, Output, Outputs, VlanOp, VportConfig,
+};
 use crate::flow::{Action, FlowKey, Rule, Tables};
-use crate::{DropReason, Mac, VportId};
+use crate::{DropReason, Mac, VportId, wire};
 use std::sync::Arc;
 
 /// The configuration of the whole switch, and its forwarding.
@@ -196,6 +198,29 @@ impl Switch {
         };
         cache.insert(slot, key, decision);
         result
+    }
+
+    /// The only output of a frame with nothing left to do, told by its Ethernet header alone: one
+    /// that the packet before it in this burst had, too. `None`: parse it and ask.
+    #[inline]
+    pub fn repeated(
+        &self,
+        cache: &FlowCache,
+        head: &[u8],
+        len: u32,
+        in_port: VportId,
+    ) -> Option<Output> {
+        let eth: &[u8; wire::ETH_HEADER_LEN] = head.first_chunk()?;
+        if wire::is_vlan(u16::from_be_bytes([eth[12], eth[13]])) {
+            return None;
+        }
+        cache.last_of(eth, in_port.0, len - wire::ETH_HEADER_LEN as u32)
+    }
+
+    /// Whether [`Switch::repeated`] may ever find something.
+    #[inline]
+    pub fn repeats(&self) -> bool {
+        self.mode == Mode::Legacy
     }
 
     /// What both ends' MTUs let pass.

@@ -88,12 +88,6 @@ impl RxOffloads {
 }
 
 impl Offload {
-    /// A finished packet of which nothing is known: its header is all zeros.
-    #[inline]
-    pub fn is_nothing(&self) -> bool {
-        self.csum.is_none() && self.gso.is_none() && !self.data_valid
-    }
-
     /// Whether the receiver can take the frame as it is. If not: [`Segmenter`] for `gso`,
     /// [`finish_checksum`] for `csum` alone.
     #[inline]
