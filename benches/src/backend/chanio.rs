@@ -1,0 +1,71 @@
+//! chanio itself, by the programs that users run.
+
+use super::{Backend, Program, mac};
+use crate::bed::Bed;
+use crate::machine::BACKEND_CPU;
+use chanio_testbed::process::{Process, program, run};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// A NIC with one worker and no channels, and its command line.
+pub struct Emulator {
+    process: Process,
+    device: String,
+}
+
+impl Emulator {
+    /// Starts it with its sockets below `dir`.
+    pub fn start(bed: &Bed, dir: &Path) -> Self {
+        let mut command = bed.command(BACKEND_CPU, program("chanio-emu"));
+        command.args(["--workers", "1", "--representors", "off"]);
+        command.args(["--queues", "20000", "--run-dir"]).arg(dir);
+        let mut process = Process::start("chanio-emu", dir, &mut command);
+        process.wait_output("ready", 0, Duration::from_secs(20), |t| {
+            t.contains("ready ")
+        });
+        Self {
+            process,
+            device: format!("emu:{}", dir.display()),
+        }
+    }
+
+    /// Runs `chanio` with `words`; what it printed.
+    pub fn chanio<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> String {
+        let mut command = Command::new(program("chanio"));
+        run(command.args(["--device", &self.device]).args(words))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+}
+
+/// What the switch does.
+pub enum Switch<'a> {
+    /// Learning and forwarding by address: legacy mode.
+    Addresses,
+    /// Flow rules, in the command line's words: switchdev mode. Channels are `p0`, `p1`, ….
+    Rules(&'a [String]),
+}
+
+/// A NIC with one worker and channels `p0`, `p1`, …, with the addresses of the client's ports.
+pub fn start(bed: &Bed, ports: usize, switch: &Switch<'_>) -> std::io::Result<Backend> {
+    let dir = bed.run_dir()?;
+    let emulator = Emulator::start(bed, &dir);
+    for n in 0..ports {
+        emulator.chanio(&["channel", "add", &format!("p{n}"), "--mac", &mac(n)]);
+    }
+    if let Switch::Rules(rules) = switch {
+        emulator.chanio(&["eswitch", "set", "--mode", "switchdev"]);
+        let file = dir.join("rules");
+        std::fs::write(&file, rules.join("\n") + "\n")?;
+        emulator.chanio(&["flow", "add", "--file", &file.display().to_string()]);
+    }
+    let socket = |n| dir.join(format!("channel/p{n}.sock"));
+    Ok(Backend {
+        sockets: (0..ports).map(socket).collect(),
+        programs: vec![Program::Process(emulator.process)],
+    })
+}

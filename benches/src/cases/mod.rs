@@ -1,0 +1,65 @@
+//! What is compared, by name.
+
+mod switching;
+
+use crate::bed::Bed;
+use crate::rig::{Rig, Trouble};
+use serde::Serialize;
+
+/// What a case measures.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Metric {
+    /// Its name where a case has several, else empty.
+    pub name: &'static str,
+    /// Of its values.
+    pub unit: &'static str,
+    /// Whether a ratio above 1 speaks for chanio.
+    pub higher_is_better: bool,
+}
+
+/// Frames in a second.
+pub const MPPS: Metric = Metric {
+    name: "",
+    unit: "Mpps",
+    higher_is_better: true,
+};
+
+type Start = Box<dyn Fn(&Bed) -> Result<Box<dyn Rig>, Trouble>>;
+
+/// One that is compared.
+pub struct Contender {
+    /// Its name in the table.
+    pub name: &'static str,
+    /// Makes it ready to be measured.
+    pub start: Start,
+}
+
+impl Contender {
+    fn new<R: Rig + 'static>(
+        name: &'static str,
+        start: impl Fn(&Bed) -> Result<R, Trouble> + 'static,
+    ) -> Self {
+        let start = move |bed: &Bed| start(bed).map(|rig| Box::new(rig) as Box<dyn Rig>);
+        Self {
+            name,
+            start: Box::new(start),
+        }
+    }
+}
+
+/// A comparison.
+pub struct Case {
+    /// By which it is asked for.
+    pub name: String,
+    /// What goes on in it.
+    pub about: String,
+    /// What is measured.
+    pub metrics: Vec<Metric>,
+    /// chanio, then its peers.
+    pub contenders: Vec<Contender>,
+}
+
+/// All of them, in the order in which they run.
+pub fn all() -> Vec<Case> {
+    switching::cases()
+}

@@ -1,0 +1,48 @@
+//! Switching by address between two ports, as fast as it goes.
+
+use super::{Case, Contender, MPPS};
+use crate::backend::chanio::{self, Switch};
+use crate::backend::{ovs, testpmd};
+use crate::client::{Frames, Loop};
+
+pub fn cases() -> Vec<Case> {
+    let imix = "a mix of 64, 570 and 1500 B (7:4:1, interleaved in runs of 14, 8 and 2)";
+    [
+        ("loop64", Frames::Of(64), "64 B", false),
+        ("loop1500", Frames::Of(1500), "1500 B", false),
+        ("loopimix", Frames::Imix, imix, false),
+        ("loop64-packed", Frames::Of(64), "64 B", true),
+        ("loop1500-packed", Frames::Of(1500), "1500 B", true),
+    ]
+    .map(|(name, frames, what, packed)| case(name, frames, what, packed))
+    .into()
+}
+
+fn case(name: &str, frames: Frames, what: &str, packed: bool) -> Case {
+    let rings = if packed { "packed" } else { "split" };
+    Case {
+        name: name.to_owned(),
+        about: format!(
+            "frames of {what} go round between two ports ({rings} rings, 1024 entries), 256 in \
+             flight in each direction; chanio and OVS-DPDK switch by address, testpmd only copies"
+        ),
+        metrics: vec![MPPS],
+        contenders: vec![
+            Contender::new("chanio", move |bed| {
+                let backend = chanio::start(bed, 2, &Switch::Addresses)?;
+                Loop::start(bed, backend, frames, packed)
+            }),
+            Contender::new("OVS-DPDK NORMAL", move |bed| {
+                let flows = ["actions=NORMAL".to_owned()];
+                let setup = ovs::Setup {
+                    ports: 2,
+                    flows: &flows,
+                };
+                Loop::start(bed, ovs::start(bed, &setup)?, frames, packed)
+            }),
+            Contender::new("testpmd io", move |bed| {
+                Loop::start(bed, testpmd::start(bed, 2)?, frames, packed)
+            }),
+        ],
+    }
+}
