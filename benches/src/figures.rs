@@ -69,10 +69,21 @@ pub fn rows(outcome: &Outcome) -> Vec<Row> {
             let clean = pairs(false);
             let dirty = clean.is_empty();
             let used = if dirty { pairs(true) } else { clean.clone() };
+            // Who can do it is shown also beside one who cannot.
+            let alone = |who: &&'static str| -> Option<Spread> {
+                let rounds = 1..=outcome.samples.iter().map(|s| s.round).max().unwrap_or(0);
+                Spread::of(
+                    rounds
+                        .filter_map(|r| value(outcome, who, r, index, false))
+                        .collect(),
+                )
+            };
             let no = |who| {
                 let why = outcome.unsupported.get(who)?;
                 Some(format!("{who}: not supported by this build: {why}"))
             };
+            let unsupported = no(*chanio).or_else(|| no(*peer));
+            let missing = unsupported.is_some();
             rows.push(Row {
                 what: format!("{} {}", outcome.case, metric.name)
                     .trim()
@@ -81,11 +92,19 @@ pub fn rows(outcome: &Outcome) -> Vec<Row> {
                 higher_is_better: metric.higher_is_better,
                 peer,
                 ratio: Spread::of(used.iter().map(|(a, b)| a / b).collect()),
-                chanio: Spread::of(used.iter().map(|pair| pair.0).collect()),
-                peer_values: Spread::of(used.iter().map(|pair| pair.1).collect()),
+                chanio: if missing {
+                    alone(chanio)
+                } else {
+                    Spread::of(used.iter().map(|pair| pair.0).collect())
+                },
+                peer_values: if missing {
+                    alone(peer)
+                } else {
+                    Spread::of(used.iter().map(|pair| pair.1).collect())
+                },
                 clean_rounds: clean.len(),
                 dirty: dirty && !used.is_empty(),
-                unsupported: no(*chanio).or_else(|| no(*peer)),
+                unsupported,
             });
         }
     }

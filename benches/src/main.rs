@@ -6,6 +6,8 @@ mod cases;
 mod client;
 mod facts;
 mod figures;
+mod helper;
+mod histogram;
 mod machine;
 mod report;
 mod rig;
@@ -24,7 +26,10 @@ use std::time::{Duration, Instant};
 /// cpu 1. Only the ratios within a round say something: the figures change with the machine's mood.
 /// Exit codes: 0 done, whatever the figures; 1 a run could not be made; 2 usage.
 #[derive(Parser)]
+#[command(disable_help_subcommand = true)]
 struct Arguments {
+    #[command(subcommand)]
+    helper: Option<helper::Command>,
     #[command(flatten)]
     options: rounds::Options,
     /// Run this case; may be given several times [default: all]
@@ -48,6 +53,15 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(command) = &arguments.helper {
+        return match helper::run(command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("compare: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut cases = cases::all();
     if arguments.list {
         for case in &cases {

@@ -104,15 +104,12 @@ fn line(row: &Row, rounds: usize) -> String {
     } else {
         "lower"
     };
-    let figures = match &row.unsupported {
-        Some(why) => format!("{why} | | "),
-        None => format!(
-            "{}{mark} | {} | {}",
-            shown(row.ratio),
-            shown(row.chanio),
-            shown(row.peer_values)
-        ),
-    };
+    let figures = format!(
+        "{}{mark} | {} | {}",
+        row.unsupported.clone().unwrap_or_else(|| shown(row.ratio)),
+        shown(row.chanio),
+        shown(row.peer_values)
+    );
     format!(
         "| {} | {} | {figures} | {} | {better} | {}/{rounds} |\n",
         row.what, row.peer, row.unit, row.clean_rounds

@@ -20,6 +20,16 @@ pub struct Setup<'a> {
     pub flows: &'a [String],
 }
 
+/// A bridge that learns addresses.
+pub fn normal(bed: &Bed, ports: usize) -> std::io::Result<Backend> {
+    let flows = ["actions=NORMAL".to_owned()];
+    let setup = Setup {
+        ports,
+        flows: &flows,
+    };
+    start(bed, &setup)
+}
+
 /// A bridge with ports.
 pub fn start(bed: &Bed, setup: &Setup<'_>) -> std::io::Result<Backend> {
     let dir = bed.run_dir()?;

@@ -1,5 +1,6 @@
 //! What is compared, by name.
 
+mod rtt;
 mod switching;
 
 use crate::bed::Bed;
@@ -61,5 +62,7 @@ pub struct Case {
 
 /// All of them, in the order in which they run.
 pub fn all() -> Vec<Case> {
-    switching::cases()
+    let mut all = switching::cases();
+    all.extend(rtt::cases());
+    all
 }

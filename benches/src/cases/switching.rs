@@ -33,12 +33,7 @@ fn case(name: &str, frames: Frames, what: &str, packed: bool) -> Case {
                 Loop::start(bed, backend, frames, packed)
             }),
             Contender::new("OVS-DPDK NORMAL", move |bed| {
-                let flows = ["actions=NORMAL".to_owned()];
-                let setup = ovs::Setup {
-                    ports: 2,
-                    flows: &flows,
-                };
-                Loop::start(bed, ovs::start(bed, &setup)?, frames, packed)
+                Loop::start(bed, ovs::normal(bed, 2)?, frames, packed)
             }),
             Contender::new("testpmd io", move |bed| {
                 Loop::start(bed, testpmd::start(bed, 2)?, frames, packed)
