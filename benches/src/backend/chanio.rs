@@ -35,11 +35,6 @@ impl Emulator {
         let mut command = Command::new(program("chanio"));
         run(command.args(["--device", &self.device]).args(words))
     }
-
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
-    }
 }
 
 /// What the switch does.
@@ -68,4 +63,20 @@ pub fn start(bed: &Bed, ports: usize, switch: &Switch<'_>) -> std::io::Result<Ba
         sockets: (0..ports).map(socket).collect(),
         programs: vec![Program::Process(emulator.process)],
     })
+}
+
+/// How many flow rules nothing has matched.
+///
+/// # Errors
+/// The answer cannot be read.
+pub fn idle_rules(backend: &Backend) -> Result<usize, String> {
+    let run_dir = backend.sockets[0]
+        .ancestors()
+        .nth(2)
+        .expect("RUN_DIR/channel/NAME.sock");
+    let device = format!("emu:{}", run_dir.display());
+    let mut command = Command::new(program("chanio"));
+    let text = run(command.args(["--device", &device, "--json", "flow", "show"]));
+    let rules: Vec<serde_json::Value> = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+    Ok(rules.iter().filter(|rule| rule["packets"] == 0).count())
 }

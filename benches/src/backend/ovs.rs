@@ -100,6 +100,19 @@ pub fn start(bed: &Bed, setup: &Setup<'_>) -> std::io::Result<Backend> {
     })
 }
 
+/// How many OpenFlow rules with action output nothing has matched.
+///
+/// # Errors
+/// None.
+pub fn idle_rules(backend: &Backend) -> Result<usize, String> {
+    let dir = backend.sockets[0].parent().expect("RUN_DIR/NAME");
+    let mut command = Command::new("ovs-ofctl");
+    command.args(["--timeout=60", "-O", "OpenFlow13", "dump-flows"]);
+    let text = run(own_folders(&mut command, dir).arg(dir.join("br0.mgmt")));
+    let idle = |line: &&str| line.contains("n_packets=0,") && line.contains("output");
+    Ok(text.lines().filter(idle).count())
+}
+
 fn file(option: &str, dir: &Path, name: &str) -> String {
     format!("{option}={}", dir.join(name).display())
 }

@@ -1,6 +1,7 @@
 //! What is compared, by name.
 
 mod rtt;
+mod rules;
 mod switching;
 
 use crate::bed::Bed;
@@ -64,5 +65,6 @@ pub struct Case {
 pub fn all() -> Vec<Case> {
     let mut all = switching::cases();
     all.extend(rtt::cases());
+    all.extend(rules::cases());
     all
 }
