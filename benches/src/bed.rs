@@ -46,22 +46,24 @@ impl Bed {
         Ok(dir)
     }
 
-    /// What stands in front of a program: it stays on `cpu` and ends with this process.
-    pub fn wrapper(&self, cpu: usize) -> Vec<String> {
+    /// What stands in front of a program: it stays on `cpus` and ends with this process.
+    pub fn wrapper(&self, cpus: &[usize]) -> Vec<String> {
         let mut words = vec!["setpriv", "--pdeathsig", "KILL", "setsid"];
-        let (nice, cpu) = (self.nice.to_string(), cpu.to_string());
+        let nice = self.nice.to_string();
+        let cpus: Vec<_> = cpus.iter().map(usize::to_string).collect();
+        let cpus = cpus.join(",");
         if self.nice != 0 {
             // Where sessions are scheduled as groups, niceness counts only within one.
             let script = "echo $0 > /proc/self/autogroup; exec nice -n $0 \"$@\"";
             words.extend(["sh", "-c", script, &nice]);
         }
-        words.extend(["taskset", "-c", &cpu]);
+        words.extend(["taskset", "-c", &cpus]);
         words.into_iter().map(String::from).collect()
     }
 
-    /// A program on `cpu`.
-    pub fn command(&self, cpu: usize, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let words = self.wrapper(cpu);
+    /// A program on `cpus`.
+    pub fn command(&self, cpus: &[usize], program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let words = self.wrapper(cpus);
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).arg(program);
         command

@@ -70,7 +70,7 @@ pub fn connect(
         memory: 256,
         eal: all,
         arguments,
-        wrapper: bed.wrapper(CLIENT_CPU),
+        wrapper: bed.wrapper(&[CLIENT_CPU]),
     }))
 }
 

@@ -140,6 +140,7 @@ mod tests {
             wait: 0.0,
             steal: 0.0,
             backend_cpu: 1.0,
+            others: 0.0,
             dropped: (!clean).then(|| "far".to_owned()),
         }
     }

@@ -2,7 +2,9 @@
 //! waited for one, what the host took.
 
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 use std::collections::HashMap;
 use std::fs;
@@ -114,9 +116,24 @@ fn cpu_times() -> [f64; 8] {
     times
 }
 
-/// Seconds that the host gave to others.
-fn steal() -> f64 {
-    cpu_times()[7]
+/// Seconds that programs used which this process has started and which have ended.
+fn own_children() -> f64 {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else {
+        return 0.0;
+    };
+    let seconds = |t: TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
+    seconds(usage.user_time()) + seconds(usage.system_time())
+}
+
+/// The kernel's threads for what does not fit into interrupts.
+fn network_threads() -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_one = |pid: &u32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.starts_with("ksoftirqd/")
+    };
+    let pids = processes.filter_map(|e| e.file_name().to_str()?.parse().ok());
+    pids.filter(is_one).collect()
 }
 
 /// Waits until nothing else runs, or `patience` is over. Those to be measured are stopped.
@@ -138,8 +155,11 @@ pub fn settle(patience: Duration) {
 pub struct Watch {
     pids: Vec<u32>,
     started: Instant,
-    steal: f64,
+    cpu_times: [f64; 8],
+    own_children: f64,
     tasks: Tasks,
+    /// What the kernel does for the network outside of processes.
+    kernel: Tasks,
 }
 
 /// What went on, each as a share of the window.
@@ -151,6 +171,9 @@ pub struct Load {
     pub steal: f64,
     /// What the first process used: 1 is a cpu all the time.
     pub backend_cpu: f64,
+    /// What others used: neither the processes, nor programs that this one has started and that
+    /// have ended within the window, nor the kernel's network threads.
+    pub others: f64,
 }
 
 impl Watch {
@@ -158,8 +181,10 @@ impl Watch {
     pub fn start(pids: Vec<u32>) -> Self {
         Self {
             started: Instant::now(),
-            steal: steal(),
+            cpu_times: cpu_times(),
+            own_children: own_children(),
             tasks: tasks(&pids),
+            kernel: tasks(&network_threads()),
             pids,
         }
     }
@@ -181,10 +206,22 @@ impl Watch {
                 backend += run;
             }
         }
+        let runtime = |tasks: &Tasks| tasks.values().map(|t| t.0).sum::<u64>() as f64;
+        let ours = runtime(&after) - runtime(&self.tasks) + runtime(&tasks(&network_threads()))
+            - runtime(&self.kernel)
+            + (own_children() - self.own_children) * 1e9;
+        let mut spent = cpu_times();
+        spent
+            .iter_mut()
+            .zip(self.cpu_times)
+            .for_each(|(now, then)| *now -= then);
+        let [user, nice, system, _, _, irq, softirq, steal] = spent;
+        let busy = (user + nice + system + irq + softirq) * 1e9;
         let wait = busiest.values().map(|b| b.1).max().unwrap_or(0);
         Load {
             wait: wait as f64 / nanos,
-            steal: (steal() - self.steal) * 1e9 / nanos,
+            steal: steal * 1e9 / nanos,
+            others: (busy - ours).max(0.0) / nanos,
             backend_cpu: backend as f64 / nanos,
         }
     }

@@ -91,6 +91,10 @@ fn compare(arguments: &Arguments, cases: &[cases::Case]) -> std::io::Result<bool
     if !nix::unistd::geteuid().is_root() {
         return Err(std::io::Error::other("hugepages and namespaces need root"));
     }
+    if cases.iter().any(|case| case.guest) {
+        // The image may have to be downloaded. If that fails, so do the runs.
+        let _ = std::panic::catch_unwind(chanio_testbed::guest::image);
+    }
     // Everything made from here on is seen by nobody else, and gone with this process; what
     // outlives it (the number of hugepages) goes back when the bed is dropped.
     chanio_testbed::netns::isolate();

@@ -29,6 +29,10 @@ pub struct Options {
     /// share
     #[arg(long, default_value_t = 0.02, value_name = "SHARE")]
     pub wait: f64,
+    /// Drop windows of the cases without a cpu for each busy thread in which other programs used
+    /// more of a cpu
+    #[arg(long, default_value_t = 0.1, value_name = "SHARE")]
+    pub others: f64,
     /// Before each window, wait so long at most for the machine to do nothing else, seconds
     #[arg(long, default_value_t = 0, value_name = "S")]
     pub settle: u64,
@@ -51,6 +55,8 @@ pub struct Sample {
     pub steal: f64,
     /// Cpus that the backend used.
     pub backend_cpu: f64,
+    /// Cpus that programs used which have nothing to do with it.
+    pub others: f64,
     /// Why it does not count, if it does not.
     pub dropped: Option<String>,
 }
@@ -154,9 +160,10 @@ fn one(
             wait: load.wait,
             steal: load.steal,
             backend_cpu: load.backend_cpu,
+            others: load.others,
             dropped: None,
         };
-        sample.dropped = why_dirty(&sample, options);
+        sample.dropped = why_dirty(&sample, case.contended, options);
         print(label, case, &sample);
         samples.push(sample);
         before = after;
@@ -177,11 +184,16 @@ fn calibrate(rig: &dyn Rig, options: &Options) -> f64 {
     ping_pong()
 }
 
-fn why_dirty(sample: &Sample, options: &Options) -> Option<String> {
+fn why_dirty(sample: &Sample, contended: bool, options: &Options) -> Option<String> {
     let far = sample.ping_pong[0].max(sample.ping_pong[1]);
     if far > options.far {
         Some(format!("cpus far apart ({far:.0} ns)"))
-    } else if sample.wait > options.wait {
+    } else if contended && sample.others > options.others {
+        Some(format!(
+            "others used {:.0} % of a cpu",
+            100.0 * sample.others
+        ))
+    } else if !contended && sample.wait > options.wait {
         Some(format!("waited for a cpu ({:.1} %)", 100.0 * sample.wait))
     } else if sample.steal > options.wait {
         Some(format!("the host took {:.1} %", 100.0 * sample.steal))
@@ -198,8 +210,9 @@ fn print(label: &str, case: &Case, sample: &Sample) {
     let [before, after] = sample.ping_pong;
     let percent = |share: f64| 100.0 * share;
     line += &format!(
-        ", ping-pong {before:.0}/{after:.0} ns, wait {:.1} %, steal {:.1} %",
+        ", ping-pong {before:.0}/{after:.0} ns, wait {:.1} %, others {:.1} %, steal {:.1} %",
         percent(sample.wait),
+        percent(sample.others),
         percent(sample.steal)
     );
     match &sample.dropped {

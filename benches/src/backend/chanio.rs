@@ -17,7 +17,7 @@ pub struct Emulator {
 impl Emulator {
     /// Starts it with its sockets below `dir`.
     pub fn start(bed: &Bed, dir: &Path) -> Self {
-        let mut command = bed.command(BACKEND_CPU, program("chanio-emu"));
+        let mut command = bed.command(&[BACKEND_CPU], program("chanio-emu"));
         command.args(["--workers", "1", "--representors", "off"]);
         command.args(["--queues", "20000", "--run-dir"]).arg(dir);
         let mut process = Process::start("chanio-emu", dir, &mut command);
@@ -34,6 +34,11 @@ impl Emulator {
     pub fn chanio<S: AsRef<std::ffi::OsStr>>(&self, words: &[S]) -> String {
         let mut command = Command::new(program("chanio"));
         run(command.args(["--device", &self.device]).args(words))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 }
 

@@ -39,7 +39,7 @@ pub fn start(bed: &Bed, setup: &Setup<'_>) -> std::io::Result<Backend> {
         .arg(&db)
         .arg(SCHEMA));
     let remote = format!("unix:{}", dir.join("db.sock").display());
-    let mut command = bed.command(BACKEND_CPU, "ovsdb-server");
+    let mut command = bed.command(&[BACKEND_CPU], "ovsdb-server");
     own_folders(&mut command, &dir)
         .arg(&db)
         .arg(format!("--remote=p{remote}"))
@@ -66,7 +66,7 @@ pub fn start(bed: &Bed, setup: &Setup<'_>) -> std::io::Result<Backend> {
     ]);
     vsctl(&set);
 
-    let mut command = bed.command(BACKEND_CPU, VSWITCHD);
+    let mut command = bed.command(&[BACKEND_CPU], VSWITCHD);
     own_folders(&mut command, &dir)
         .arg(&remote)
         .arg(file("--unixctl", &dir, "vswitchd.ctl"))
@@ -98,6 +98,18 @@ pub fn start(bed: &Bed, setup: &Setup<'_>) -> std::io::Result<Backend> {
         programs: vec![Program::Process(switch), Program::Process(database)],
         sockets,
     })
+}
+
+/// Adds a TAP with this name that the polling thread drives.
+pub fn add_tap(backend: &Backend, name: &str) {
+    let dir = backend.sockets[0].parent().expect("RUN_DIR/NAME");
+    let mut command = Command::new("ovs-vsctl");
+    command.arg(format!("--db=unix:{}", dir.join("db.sock").display()));
+    let device = format!("options:dpdk-devargs=net_tap0,iface={name}");
+    command.args(["--timeout=60", "add-port", "br0", "t0"]);
+    command.args(["--", "set", "Interface", "t0", "type=dpdk", &device]);
+    run(own_folders(&mut command, dir));
+    crate::wait_until(PATIENCE, || Path::new("/sys/class/net").join(name).exists());
 }
 
 /// How many OpenFlow rules with action output nothing has matched.

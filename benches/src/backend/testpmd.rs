@@ -27,7 +27,7 @@ pub fn start(bed: &Bed, ports: usize) -> std::io::Result<Backend> {
         memory: 512,
         eal,
         arguments: arguments.map(String::from).to_vec(),
-        wrapper: bed.wrapper(BACKEND_CPU),
+        wrapper: bed.wrapper(&[BACKEND_CPU]),
     });
     testpmd.command("start");
     Ok(Backend {

@@ -1,5 +1,6 @@
 //! What is compared, by name.
 
+mod iperf;
 mod rtt;
 mod rules;
 mod switching;
@@ -59,6 +60,24 @@ pub struct Case {
     pub metrics: Vec<Metric>,
     /// chanio, then its peers.
     pub contenders: Vec<Contender>,
+    /// There are more busy threads than cpus: that one waits for another is part of it.
+    pub contended: bool,
+    /// It boots the testbed's guest.
+    pub guest: bool,
+}
+
+impl Case {
+    /// With a cpu for each busy thread.
+    fn new(name: &str, about: String, metrics: &[Metric], contenders: Vec<Contender>) -> Self {
+        Self {
+            name: name.to_owned(),
+            about,
+            metrics: metrics.to_vec(),
+            contenders,
+            contended: false,
+            guest: false,
+        }
+    }
 }
 
 /// All of them, in the order in which they run.
@@ -66,5 +85,6 @@ pub fn all() -> Vec<Case> {
     let mut all = switching::cases();
     all.extend(rtt::cases());
     all.extend(rules::cases());
+    all.extend(iperf::cases());
     all
 }

@@ -29,22 +29,22 @@ pub fn cases() -> Vec<Case> {
         })
     });
     vec![
-        Case {
-            name: "rtt".into(),
-            about: "a 64 B frame, alone, from a port through the switch to the other, seen by a \
-                    client that polls both: the time of each is counted"
+        Case::new(
+            "rtt",
+            "a 64 B frame, alone, from a port through the switch to the other, seen by a client \
+             that polls both: the time of each is counted"
                 .into(),
-            metrics: vec![micros("p50"), micros("p99"), micros("mean")],
-            contenders: own.into(),
-        },
-        Case {
-            name: "rtt-mean".into(),
-            about: "the same by testpmd as client: one 64 B frame in each direction goes round, \
-                    one at a time; frames in flight divided by their rate is the mean time (Little)"
+            &[micros("p50"), micros("p99"), micros("mean")],
+            own.into(),
+        ),
+        Case::new(
+            "rtt-mean",
+            "the same by testpmd as client: one 64 B frame in each direction goes round, one at a \
+             time; frames in flight divided by their rate is the mean time (Little)"
                 .into(),
-            metrics: vec![micros("")],
-            contenders: testpmd.into(),
-        },
+            &[micros("")],
+            testpmd.into(),
+        ),
     ]
 }
 
@@ -57,7 +57,7 @@ struct OneByOne {
 impl OneByOne {
     fn start(bed: &Bed, backend: Backend) -> Result<Self, Trouble> {
         let dir = bed.run_dir()?;
-        let mut command = bed.command(CLIENT_CPU, std::env::current_exe()?);
+        let mut command = bed.command(&[CLIENT_CPU], std::env::current_exe()?);
         command.arg("rtt").args(&backend.sockets);
         let mut client = Process::start("rtt", &dir, &mut command);
         client.wait_output("ready", 0, Duration::from_secs(60), |t| t.contains("ready"));

@@ -146,15 +146,15 @@ fn write_pcap(path: &Path) -> std::io::Result<()> {
 
 pub fn cases() -> Vec<Case> {
     let rules = |text: fn(u32) -> String| (0..RULES).map(text).collect::<Vec<_>>();
-    vec![Case {
-        name: "rules64".into(),
-        about: format!(
+    vec![Case::new(
+        "rules64",
+        format!(
             "{FLOWS} UDP flows of 64 B through {RULES} five-tuple rules with {} masks, from port \
              to port, one way, as fast as the sender can: what arrives counts",
             MASKS.len()
         ),
-        metrics: vec![MPPS],
-        contenders: vec![
+        &[MPPS],
+        vec![
             Contender::new("chanio", move |bed| {
                 let rules = rules(chanio_rule);
                 let backend = chanio::start(bed, 2, &Switch::Rules(&rules))?;
@@ -170,7 +170,7 @@ pub fn cases() -> Vec<Case> {
                 OneWay::start(bed, ovs::start(bed, &setup)?, ovs::idle_rules)
             }),
         ],
-    }]
+    )]
 }
 
 /// Into port 0 goes what a file has, again and again; what comes out of port 1 is counted.

@@ -20,14 +20,14 @@ pub fn cases() -> Vec<Case> {
 
 fn case(name: &str, frames: Frames, what: &str, packed: bool) -> Case {
     let rings = if packed { "packed" } else { "split" };
-    Case {
-        name: name.to_owned(),
-        about: format!(
+    Case::new(
+        name,
+        format!(
             "frames of {what} go round between two ports ({rings} rings, 1024 entries), 256 in \
              flight in each direction; chanio and OVS-DPDK switch by address, testpmd only copies"
         ),
-        metrics: vec![MPPS],
-        contenders: vec![
+        &[MPPS],
+        vec![
             Contender::new("chanio", move |bed| {
                 let backend = chanio::start(bed, 2, &Switch::Addresses)?;
                 Loop::start(bed, backend, frames, packed)
@@ -39,5 +39,5 @@ fn case(name: &str, frames: Frames, what: &str, packed: bool) -> Case {
                 Loop::start(bed, testpmd::start(bed, 2)?, frames, packed)
             }),
         ],
-    }
+    )
 }
