@@ -108,6 +108,9 @@ pub fn add_tap(backend: &Backend, name: &str) {
     let device = format!("options:dpdk-devargs=net_tap0,iface={name}");
     command.args(["--timeout=60", "add-port", "br0", "t0"]);
     command.args(["--", "set", "Interface", "t0", "type=dpdk", &device]);
+    // The switch has a transmit queue for its main thread and one for the polling one; a TAP has
+    // as many of both kinds.
+    command.arg("options:n_rxq=2");
     run(own_folders(&mut command, dir));
     crate::wait_until(PATIENCE, || Path::new("/sys/class/net").join(name).exists());
 }
