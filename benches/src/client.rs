@@ -56,7 +56,8 @@ pub fn connect(
         "--no-lsc-interrupt".to_owned(),
         // What is in the rings stays there when forwarding starts again.
         "--no-flush-rx".to_owned(),
-        "--total-num-mbufs=32768".to_owned(),
+        // What the receive rings hold, what is in flight, and what a file source keeps.
+        format!("--total-num-mbufs={}", 28_672 + 2048 * sockets.len()),
         format!("--rxd={QUEUE}"),
         format!("--txd={QUEUE}"),
     ];
@@ -98,7 +99,9 @@ impl Loop {
             && offered_features(&backend.sockets[0]).map_err(Trouble::Failed)? & RING_PACKED == 0
         {
             return Err(Trouble::Unsupported(
-                "the device does not offer packed rings (VIRTIO_F_RING_PACKED)".into(),
+                "not supported by this build: the device does not offer packed rings \
+                 (VIRTIO_F_RING_PACKED)"
+                    .into(),
             ));
         }
         let mut client = connect(bed, &backend.sockets, packed, &[])?;

@@ -69,21 +69,17 @@ pub fn rows(outcome: &Outcome) -> Vec<Row> {
             let clean = pairs(false);
             let dirty = clean.is_empty();
             let used = if dirty { pairs(true) } else { clean.clone() };
-            // Who can do it is shown also beside one who cannot.
-            let alone = |who: &&'static str| -> Option<Spread> {
-                let rounds = 1..=outcome.samples.iter().map(|s| s.round).max().unwrap_or(0);
-                Spread::of(
-                    rounds
-                        .filter_map(|r| value(outcome, who, r, index, false))
-                        .collect(),
-                )
-            };
             let no = |who| {
                 let why = outcome.unsupported.get(who)?;
-                Some(format!("{who}: not supported by this build: {why}"))
+                Some(format!("{who}: {why}"))
             };
             let unsupported = no(*chanio).or_else(|| no(*peer));
-            let missing = unsupported.is_some();
+            let figures = |who, of: fn(&(f64, f64)) -> f64| match unsupported {
+                None => Spread::of(used.iter().map(of).collect()),
+                // Who can do it is shown also beside one who cannot.
+                Some(_) => of_contender(outcome, who, index),
+            };
+            let (chanio_values, peer_values) = (figures(chanio, |p| p.0), figures(peer, |p| p.1));
             rows.push(Row {
                 what: format!("{} {}", outcome.case, metric.name)
                     .trim()
@@ -92,16 +88,8 @@ pub fn rows(outcome: &Outcome) -> Vec<Row> {
                 higher_is_better: metric.higher_is_better,
                 peer,
                 ratio: Spread::of(used.iter().map(|(a, b)| a / b).collect()),
-                chanio: if missing {
-                    alone(chanio)
-                } else {
-                    Spread::of(used.iter().map(|pair| pair.0).collect())
-                },
-                peer_values: if missing {
-                    alone(peer)
-                } else {
-                    Spread::of(used.iter().map(|pair| pair.1).collect())
-                },
+                chanio: chanio_values,
+                peer_values,
                 clean_rounds: clean.len(),
                 dirty: dirty && !used.is_empty(),
                 unsupported,
@@ -109,6 +97,16 @@ pub fn rows(outcome: &Outcome) -> Vec<Row> {
         }
     }
     rows
+}
+
+/// The values of one contender on its own, over the rounds: of clean samples if there are any.
+pub fn of_contender(outcome: &Outcome, contender: &str, metric: usize) -> Option<Spread> {
+    let last = outcome.samples.iter().map(|s| s.round).max()?;
+    let values = |dropped_too| -> Vec<f64> {
+        let one = |round| value(outcome, contender, round, metric, dropped_too);
+        (1..=last).filter_map(one).collect()
+    };
+    Spread::of(values(false)).or_else(|| Spread::of(values(true)))
 }
 
 /// The median of the windows of one contender in one round.
@@ -149,6 +147,7 @@ mod tests {
         Outcome {
             case: "c".into(),
             about: String::new(),
+            series: None,
             metrics: vec![MPPS],
             contenders: vec!["chanio", "peer"],
             samples,

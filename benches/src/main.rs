@@ -9,6 +9,7 @@ mod figures;
 mod helper;
 mod histogram;
 mod machine;
+mod plot;
 mod report;
 mod rig;
 mod rounds;
@@ -32,7 +33,7 @@ struct Arguments {
     helper: Option<helper::Command>,
     #[command(flatten)]
     options: rounds::Options,
-    /// Run this case; may be given several times [default: all]
+    /// Run this case, or all of a series (active, idle); may be given several times [default: all]
     #[arg(long, value_name = "NAME")]
     case: Vec<String>,
     /// Name the cases
@@ -41,6 +42,14 @@ struct Arguments {
     /// Where results.md, results.json and plots go
     #[arg(long, default_value = "docs/performance", value_name = "DIR")]
     out: PathBuf,
+    /// Beside how many idle channels to measure
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "0,100,500,1000,3000",
+        value_name = "N,N,…"
+    )]
+    idle: Vec<usize>,
     /// Niceness of what is measured; a negative one keeps a busy machine's other work off the cpus
     #[arg(
         long,
@@ -62,7 +71,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    let mut cases = cases::all();
+    let mut cases = cases::all(&arguments.idle);
     if arguments.list {
         for case in &cases {
             println!("{:<16} {}", case.name, case.about);
@@ -70,12 +79,13 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     for name in &arguments.case {
-        if !cases.iter().any(|case| case.name == *name) {
+        if !cases.iter().any(|case| case.is_called(name)) {
             eprintln!("compare: --case {name}: no such case; --list names them");
             return ExitCode::from(2);
         }
     }
-    cases.retain(|case| arguments.case.is_empty() || arguments.case.contains(&case.name));
+    let asked = |case: &cases::Case| arguments.case.iter().any(|name| case.is_called(name));
+    cases.retain(|case| arguments.case.is_empty() || asked(case));
     match compare(&arguments, &cases) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -115,6 +125,7 @@ fn compare(arguments: &Arguments, cases: &[cases::Case]) -> std::io::Result<bool
         }
     }
     let table = report::write(&arguments.out, &facts, &arguments.options, &outcomes)?;
+    plot::write(&arguments.out, &outcomes).map_err(|e| std::io::Error::other(e.to_string()))?;
     print!("\n{table}");
     Ok(outcomes.iter().all(|outcome| outcome.failures.is_empty()))
 }

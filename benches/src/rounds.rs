@@ -2,7 +2,7 @@
 //! does to the others.
 
 use crate::bed::Bed;
-use crate::cases::{Case, Contender, Metric};
+use crate::cases::{Case, Contender, Metric, Series};
 use crate::machine::{Stopped, Watch, ping_pong, settle};
 use crate::rig::{Rig, Trouble};
 use serde::Serialize;
@@ -68,6 +68,8 @@ pub struct Outcome {
     pub case: String,
     /// What went on.
     pub about: String,
+    /// The plot that it is a point of.
+    pub series: Option<Series>,
     /// What was measured.
     pub metrics: Vec<Metric>,
     /// chanio, then its peers.
@@ -85,6 +87,7 @@ pub fn run(bed: &Bed, case: &Case, options: &Options, go_on: &dyn Fn() -> bool) 
     let mut outcome = Outcome {
         case: case.name.clone(),
         about: case.about.clone(),
+        series: case.series.clone(),
         metrics: case.metrics.clone(),
         contenders: case.contenders.iter().map(|c| c.name).collect(),
         samples: Vec::new(),
@@ -109,7 +112,7 @@ pub fn run(bed: &Bed, case: &Case, options: &Options, go_on: &dyn Fn() -> bool) 
             match catch_unwind(run).unwrap_or_else(|panic| Err(Trouble::Failed(text_of(&*panic)))) {
                 Ok(samples) => outcome.samples.extend(samples),
                 Err(Trouble::Unsupported(why)) => {
-                    println!("{label}: not supported by this build: {why}");
+                    println!("{label}: {why}");
                     outcome.unsupported.insert(name, why);
                 }
                 Err(Trouble::Failed(why)) => {
@@ -146,9 +149,7 @@ fn one(
     let mut samples: Vec<Sample> = Vec::new();
     let mut before = calibrate(&*rig, options);
     while samples.len() < options.tries && samples.last().is_none_or(|s| s.dropped.is_some()) {
-        let mut pids = rig.processes();
-        pids.push(std::process::id());
-        let watch = Watch::start(pids);
+        let watch = Watch::start(rig.processes());
         let values = rig.window(time)?;
         let load = watch.end();
         let after = calibrate(&*rig, options);

@@ -50,12 +50,20 @@ pub enum Switch<'a> {
     Rules(&'a [String]),
 }
 
-/// A NIC with one worker and channels `p0`, `p1`, …, with the addresses of the client's ports.
+/// Channels that have their clients' addresses; more of them are idle and have any.
+const WITH_ADDRESS: usize = 32;
+
+/// A NIC with one worker and channels `p0`, `p1`, …, the first with the addresses of the client's
+/// ports.
 pub fn start(bed: &Bed, ports: usize, switch: &Switch<'_>) -> std::io::Result<Backend> {
     let dir = bed.run_dir()?;
     let emulator = Emulator::start(bed, &dir);
-    for n in 0..ports {
+    for n in 0..ports.min(WITH_ADDRESS) {
         emulator.chanio(&["channel", "add", &format!("p{n}"), "--mac", &mac(n)]);
+    }
+    let others = ports.saturating_sub(WITH_ADDRESS);
+    if others > 0 {
+        emulator.chanio(&["channel", "add", "idle", "--count", &others.to_string()]);
     }
     if let Switch::Rules(rules) = switch {
         emulator.chanio(&["eswitch", "set", "--mode", "switchdev"]);
@@ -63,9 +71,12 @@ pub fn start(bed: &Bed, ports: usize, switch: &Switch<'_>) -> std::io::Result<Ba
         std::fs::write(&file, rules.join("\n") + "\n")?;
         emulator.chanio(&["flow", "add", "--file", &file.display().to_string()]);
     }
-    let socket = |n| dir.join(format!("channel/p{n}.sock"));
+    let named = (0..ports.min(WITH_ADDRESS)).map(|n| format!("p{n}"));
+    let names = named.chain((1..=others).map(|n| format!("idle{n}")));
     Ok(Backend {
-        sockets: (0..ports).map(socket).collect(),
+        sockets: names
+            .map(|name| dir.join(format!("channel/{name}.sock")))
+            .collect(),
         programs: vec![Program::Process(emulator.process)],
     })
 }

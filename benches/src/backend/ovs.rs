@@ -51,7 +51,7 @@ pub fn start(bed: &Bed, setup: &Setup<'_>) -> std::io::Result<Backend> {
         own_folders(&mut command, &dir);
         run(command
             .arg(format!("--db={remote}"))
-            .arg("--timeout=60")
+            .arg("--timeout=300")
             .args(words))
     };
     let words = |text: &str| -> Vec<String> { text.split(' ').map(String::from).collect() };

@@ -3,6 +3,7 @@
 mod iperf;
 mod rtt;
 mod rules;
+mod scale;
 mod switching;
 
 use crate::bed::Bed;
@@ -64,6 +65,19 @@ pub struct Case {
     pub contended: bool,
     /// It boots the testbed's guest.
     pub guest: bool,
+    /// It is a point of a plot.
+    pub series: Option<Series>,
+}
+
+/// Cases that differ in one number.
+#[derive(Clone, Debug, Serialize)]
+pub struct Series {
+    /// All of them are called this, too.
+    pub name: &'static str,
+    /// What the number is.
+    pub axis: &'static str,
+    /// The number.
+    pub at: usize,
 }
 
 impl Case {
@@ -76,15 +90,27 @@ impl Case {
             contenders,
             contended: false,
             guest: false,
+            series: None,
         }
+    }
+
+    fn in_series(self, name: &'static str, axis: &'static str, at: usize) -> Self {
+        let series = Some(Series { name, axis, at });
+        Self { series, ..self }
+    }
+
+    /// Whether `name` asks for it.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.series.as_ref().is_some_and(|s| s.name == name)
     }
 }
 
-/// All of them, in the order in which they run.
-pub fn all() -> Vec<Case> {
+/// All of them, in the order in which they run; `idle` says beside how many idle channels.
+pub fn all(idle: &[usize]) -> Vec<Case> {
     let mut all = switching::cases();
     all.extend(rtt::cases());
     all.extend(rules::cases());
     all.extend(iperf::cases());
+    all.extend(scale::cases(idle));
     all
 }

@@ -18,6 +18,8 @@ pub fn run(file: &Path) -> Result<(), String> {
         buffer_size: 2048,
         ..ClientOptions::default()
     };
+    // A socket, shared memory and four eventfds each.
+    chanio_emu::port::nofile_limit(8 * text.lines().count() as u64 + 100);
     let mut clients = Vec::new();
     for socket in text.lines() {
         clients.push(Client::connect(Path::new(socket), options).map_err(|e| e.to_string())?);
