@@ -20,6 +20,17 @@ pub enum Frames {
     Single,
 }
 
+impl Frames {
+    /// How many go round in each direction.
+    pub fn in_flight(self) -> u32 {
+        match self {
+            Self::Of(_) => IN_FLIGHT,
+            Self::Imix => 24 * IMIX_ROUNDS,
+            Self::Single => 1,
+        }
+    }
+}
+
 /// Entries of each ring.
 const QUEUE: u32 = 1024;
 /// Frames that testpmd handles at a time.
@@ -107,12 +118,11 @@ impl Loop {
         let mut client = connect(bed, &backend.sockets, packed, &[])?;
         let ports = backend.sockets.len() as u64;
         until_ready(&mut client)?;
-        let (script, each) = script(frames);
-        client.command(&script);
+        client.command(&script(frames));
         Ok(Self {
             client,
             backend,
-            in_flight: ports * u64::from(each),
+            in_flight: ports * u64::from(frames.in_flight()),
             frames,
         })
     }
@@ -139,29 +149,26 @@ fn until_ready(client: &mut Testpmd) -> Result<(), Trouble> {
     Err(Trouble::Failed("the backend forwards nothing".into()))
 }
 
-/// What brings the frames on their way, and how many in each direction.
-fn script(frames: Frames) -> (String, u32) {
+/// What brings the frames on their way.
+fn script(frames: Frames) -> String {
     let mut lines = vec!["set fwd io".to_owned()];
-    let each = match frames {
+    match frames {
         Frames::Of(bytes) => {
             lines.push(format!("set txpkts {bytes}"));
             lines.push(format!("start tx_first {}", u64::from(IN_FLIGHT) / BURST));
-            IN_FLIGHT
         }
         Frames::Imix => {
             for (count, bytes) in [(14, 64), (8, 570), (2, 1500)].repeat(IMIX_ROUNDS as usize) {
                 lines.push(format!("set burst {count}\nset txpkts {bytes}"));
                 lines.push("start tx_first 1\nstop".to_owned());
             }
-            lines.push("set burst 32\nstart".to_owned());
-            24 * IMIX_ROUNDS
+            lines.push(format!("set burst {BURST}\nstart"));
         }
         Frames::Single => {
             lines.push("set burst 1\nset txpkts 64\nstart tx_first 1".to_owned());
-            1
         }
-    };
-    (lines.join("\n"), each)
+    }
+    lines.join("\n")
 }
 
 impl Rig for Loop {

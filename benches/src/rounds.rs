@@ -3,8 +3,9 @@
 
 use crate::bed::Bed;
 use crate::cases::{Case, Contender, Metric, Series};
-use crate::machine::{Stopped, Watch, ping_pong, settle};
+use crate::machine::{BACKEND_CPU, CLIENT_CPU, Stopped, Watch, settle};
 use crate::rig::{Rig, Trouble};
+use chanio_testbed::process::run as run_program;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -147,12 +148,12 @@ fn one(
     // Caches, address tables, the clock of the cpu.
     rig.window(time.min(Duration::from_millis(500)))?;
     let mut samples: Vec<Sample> = Vec::new();
-    let mut before = calibrate(&*rig, options);
+    let mut before = calibrate(bed, &*rig, options)?;
     while samples.len() < options.tries && samples.last().is_none_or(|s| s.dropped.is_some()) {
         let watch = Watch::start(rig.processes());
         let values = rig.window(time)?;
         let load = watch.end();
-        let after = calibrate(&*rig, options);
+        let after = calibrate(bed, &*rig, options)?;
         let mut sample = Sample {
             contender: contender.name,
             round,
@@ -178,11 +179,15 @@ fn one(
     Ok(samples)
 }
 
-fn calibrate(rig: &dyn Rig, options: &Options) -> f64 {
+/// How far apart the cpus are, in a process of its own for its niceness.
+fn calibrate(bed: &Bed, rig: &dyn Rig, options: &Options) -> Result<f64, Trouble> {
     let pids = rig.processes();
     let _stopped = Stopped::new(&pids);
     settle(Duration::from_secs(options.settle));
-    ping_pong()
+    let mut command = bed.command(&[BACKEND_CPU, CLIENT_CPU], std::env::current_exe()?);
+    let said = run_program(command.arg("ping-pong"));
+    let nanos = said.trim().parse();
+    nanos.map_err(|e| Trouble::Failed(format!("ping-pong said `{said}`: {e}")))
 }
 
 fn why_dirty(sample: &Sample, contended: bool, options: &Options) -> Option<String> {

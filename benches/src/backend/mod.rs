@@ -5,6 +5,7 @@ pub mod chanio;
 pub mod ovs;
 pub mod testpmd;
 
+use crate::bed::Bed;
 use chanio_testbed::process::Process;
 use chanio_testbed::testpmd::Testpmd;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,19 @@ pub struct Backend {
     /// Its ports, in their order.
     pub sockets: Vec<PathBuf>,
 }
+
+/// Starts a backend with a number of ports.
+pub type Start = fn(&Bed, usize) -> std::io::Result<Backend>;
+
+/// Those that switch by address, chanio first, and one that only copies, as the measure of what
+/// can be had.
+pub const SWITCHES: [(&str, Start); 3] = [
+    ("chanio", |bed, ports| {
+        chanio::start(bed, ports, &chanio::Switch::Addresses)
+    }),
+    ("OVS-DPDK NORMAL", ovs::normal),
+    ("testpmd io", testpmd::start),
+];
 
 /// A program of a backend.
 pub enum Program {

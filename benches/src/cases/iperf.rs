@@ -158,13 +158,13 @@ fn bridge(bed: &Bed) -> Result<Containers, Trouble> {
         client: Netns::new("client"),
         between: Between::Bridge,
     };
-    ip("link add br0 type bridge");
-    ip("link set br0 up");
+    ip("link add bridge0 type bridge");
+    ip("link set bridge0 up");
     for (name, address) in [("server", SERVER), ("client", CLIENT)] {
         ip(&format!(
             "link add v-{name} type veth peer name eth0 netns {name}"
         ));
-        ip(&format!("link set v-{name} master br0 up"));
+        ip(&format!("link set v-{name} master bridge0 up"));
         ip(&format!("-n {name} addr add {address}/24 dev eth0"));
         ip(&format!("-n {name} link set eth0 up"));
     }
@@ -197,7 +197,7 @@ fn seconds(time: Duration) -> String {
 impl Drop for Containers {
     fn drop(&mut self) {
         if matches!(self.between, Between::Bridge) {
-            let _ = Command::new("ip").args(["link", "del", "br0"]).status();
+            let _ = Command::new("ip").args(["link", "del", "bridge0"]).status();
         }
     }
 }

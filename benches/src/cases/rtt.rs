@@ -1,8 +1,7 @@
 //! One frame at a time.
 
 use super::{Case, Contender, Metric};
-use crate::backend::chanio::{self, Switch};
-use crate::backend::{Backend, ovs, testpmd};
+use crate::backend::{Backend, SWITCHES};
 use crate::bed::Bed;
 use crate::client::{Frames, Loop};
 use crate::machine::CLIENT_CPU;
@@ -16,16 +15,11 @@ pub fn cases() -> Vec<Case> {
         unit: "us",
         higher_is_better: false,
     };
-    let backends: [(&str, fn(&Bed) -> std::io::Result<Backend>); 3] = [
-        ("chanio", |bed| chanio::start(bed, 2, &Switch::Addresses)),
-        ("OVS-DPDK NORMAL", |bed| ovs::normal(bed, 2)),
-        ("testpmd io", |bed| testpmd::start(bed, 2)),
-    ];
-    let own = backends
-        .map(|(name, start)| Contender::new(name, move |bed| OneByOne::start(bed, start(bed)?)));
-    let testpmd = backends.map(|(name, start)| {
+    let own = SWITCHES
+        .map(|(name, start)| Contender::new(name, move |bed| OneByOne::start(bed, start(bed, 2)?)));
+    let testpmd = SWITCHES.map(|(name, start)| {
         Contender::new(name, move |bed| {
-            Loop::start(bed, start(bed)?, Frames::Single, false)
+            Loop::start(bed, start(bed, 2)?, Frames::Single, false)
         })
     });
     vec![

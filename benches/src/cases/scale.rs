@@ -1,8 +1,7 @@
 //! How the rate changes with the number of channels: active ones, and idle ones beside them.
 
 use super::{Case, Contender, MPPS};
-use crate::backend::chanio::{self, Switch};
-use crate::backend::{Backend, ovs, testpmd};
+use crate::backend::{Backend, SWITCHES};
 use crate::bed::Bed;
 use crate::client::{Frames, Loop};
 use crate::machine::CLIENT_CPU;
@@ -21,25 +20,13 @@ const IN_A_HELPER: usize = 1500;
 /// Open files of a device and of a driver for each connected channel, and what they have besides.
 const FILES: (u64, u64) = (6, 200);
 
-/// Backends with a number of ports.
-type Starts = [(
-    &'static str,
-    usize,
-    fn(&Bed, usize) -> std::io::Result<Backend>,
-); 3];
-
-const BACKENDS: Starts = [
-    ("chanio", usize::MAX, |bed, ports| {
-        chanio::start(bed, ports, &Switch::Addresses)
-    }),
-    ("OVS-DPDK NORMAL", OVS_PORTS, ovs::normal),
-    ("testpmd io", TESTPMD_PORTS, testpmd::start),
-];
+/// With how many connected ports each of [`SWITCHES`] works.
+const MOST_PORTS: [usize; 3] = [usize::MAX, OVS_PORTS, TESTPMD_PORTS];
 
 /// `idle` says beside how many idle channels to measure.
 pub fn cases(idle: &[usize]) -> Vec<Case> {
     let active = PAIRS.map(|pairs| {
-        let contenders = BACKENDS.map(|(name, _, start)| {
+        let contenders = SWITCHES.map(|(name, start)| {
             Contender::new(name, move |bed| {
                 Loop::start(bed, start(bed, 2 * pairs)?, Frames::Of(64), false)
             })
@@ -54,7 +41,8 @@ pub fn cases(idle: &[usize]) -> Vec<Case> {
         case.in_series("active", "pairs of active channels", pairs)
     });
     let idle = idle.iter().map(|&idle| {
-        let contenders = BACKENDS.map(|(name, most, start)| {
+        let contenders = [0, 1, 2].map(|n| {
+            let ((name, start), most) = (SWITCHES[n], MOST_PORTS[n]);
             Contender::new(name, move |bed| {
                 if idle + 2 > most {
                     let why = format!("not possible: {most} connected ports at most");

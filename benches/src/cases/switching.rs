@@ -1,8 +1,7 @@
 //! Switching by address between two ports, as fast as it goes.
 
 use super::{Case, Contender, MPPS};
-use crate::backend::chanio::{self, Switch};
-use crate::backend::{ovs, testpmd};
+use crate::backend::SWITCHES;
 use crate::client::{Frames, Loop};
 
 pub fn cases() -> Vec<Case> {
@@ -23,21 +22,17 @@ fn case(name: &str, frames: Frames, what: &str, packed: bool) -> Case {
     Case::new(
         name,
         format!(
-            "frames of {what} go round between two ports ({rings} rings, 1024 entries), 256 in \
-             flight in each direction; chanio and OVS-DPDK switch by address, testpmd only copies"
+            "frames of {what} go round between two ports ({rings} rings, 1024 entries), {} in \
+             flight in each direction; chanio and OVS-DPDK switch by address, testpmd only copies",
+            frames.in_flight()
         ),
         &[MPPS],
-        vec![
-            Contender::new("chanio", move |bed| {
-                let backend = chanio::start(bed, 2, &Switch::Addresses)?;
-                Loop::start(bed, backend, frames, packed)
-            }),
-            Contender::new("OVS-DPDK NORMAL", move |bed| {
-                Loop::start(bed, ovs::normal(bed, 2)?, frames, packed)
-            }),
-            Contender::new("testpmd io", move |bed| {
-                Loop::start(bed, testpmd::start(bed, 2)?, frames, packed)
-            }),
-        ],
+        SWITCHES
+            .map(|(name, start)| {
+                Contender::new(name, move |bed| {
+                    Loop::start(bed, start(bed, 2)?, frames, packed)
+                })
+            })
+            .into(),
     )
 }

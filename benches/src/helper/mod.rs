@@ -4,6 +4,7 @@
 pub mod hold;
 pub mod rtt;
 
+use crate::machine;
 use std::path::PathBuf;
 
 /// What a helper does.
@@ -16,6 +17,9 @@ pub enum Command {
         #[arg(num_args = 2)]
         sockets: Vec<PathBuf>,
     },
+    /// Say how long a cache line takes between the two cpus and back, ns
+    #[command(hide = true)]
+    PingPong,
     /// Connect drivers that do nothing, until the input ends
     #[command(hide = true)]
     Hold {
@@ -31,6 +35,10 @@ pub enum Command {
 pub fn run(command: &Command) -> Result<(), String> {
     match command {
         Command::Rtt { sockets } => rtt::run(&sockets[0], &sockets[1]),
+        Command::PingPong => {
+            println!("{}", machine::ping_pong());
+            Ok(())
+        }
         Command::Hold { sockets } => hold::run(sockets),
     }
 }

@@ -80,7 +80,7 @@ fn pass(
             return Ok(Some(started.elapsed()));
         }
         polls += 1;
-        if polls % 1024 == 0 && started.elapsed() > LOST {
+        if polls.is_multiple_of(1024) && started.elapsed() > LOST {
             return Ok(None);
         }
     }
