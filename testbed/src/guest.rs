@@ -19,6 +19,11 @@ pub struct Guest<'a> {
 impl Guest<'_> {
     /// Boot it.
     pub fn boot(self) -> Process {
+        self.boot_under(&[])
+    }
+
+    /// Boot it with these words in front of QEMU: a program that runs it, and its arguments.
+    pub fn boot_under(self, wrapper: &[String]) -> Process {
         let image = image();
         // A cpio archive behind another adds to it.
         let script_dir = self.dir.join("guest-script");
@@ -34,7 +39,10 @@ impl Guest<'_> {
                 initrd.display()
             )));
         let (socket, mac, queues) = self.net;
-        let mut qemu = Command::new("qemu-system-x86_64");
+        let mut words = wrapper.to_vec();
+        words.push("qemu-system-x86_64".into());
+        let mut qemu = Command::new(&words[0]);
+        qemu.args(&words[1..]);
         qemu.args([
             "-accel",
             "tcg,thread=multi",

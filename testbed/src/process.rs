@@ -122,6 +122,15 @@ impl Drop for Process {
     }
 }
 
+/// A program of this workspace, built beside the one that runs.
+pub fn program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("own path");
+    // Tests are one folder deeper.
+    let mut places = own.ancestors().skip(1).take(2).map(|dir| dir.join(name));
+    let found = places.find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("{name} is missing: cargo build --workspace --bins"))
+}
+
 /// Run a program to its end and give what it printed; panics with both outputs when it fails.
 pub fn run(command: &mut Command) -> String {
     let out = command

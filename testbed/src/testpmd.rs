@@ -22,10 +22,32 @@ pub struct PortStats {
     pub rx_bytes: u64,
     /// Bytes sent.
     pub tx_bytes: u64,
+    /// Packets received in a second, since the statistics were asked for before.
+    pub rx_rate: u64,
+    /// Packets sent in a second, likewise.
+    pub tx_rate: u64,
 }
 
 const PROMPT: &str = "testpmd> ";
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a testpmd is to be started.
+pub struct Launch<'a> {
+    /// Its name among the processes of this test.
+    pub name: &'a str,
+    /// Where its output goes.
+    pub dir: &'a Path,
+    /// The cpu that its threads are on.
+    pub cpu: usize,
+    /// Hugepages of its own, MiB.
+    pub memory: u32,
+    /// What else is for DPDK itself, such as `--vdev=…`.
+    pub eal: Vec<String>,
+    /// What is for testpmd, such as `--rxd=1024`.
+    pub arguments: Vec<String>,
+    /// A program and its arguments that is to run it; empty: none.
+    pub wrapper: Vec<String>,
+}
 
 impl Testpmd {
     /// One virtio-user port for each socket, on one forwarding core; `options` go behind each
@@ -37,37 +59,50 @@ impl Testpmd {
         sockets: &[&Path],
         options: &str,
     ) -> Self {
-        // Line by line, or what it prints comes after its prompts.
-        let mut command = Command::new("stdbuf");
-        command.args(["-oL", "dpdk-testpmd"]);
-        command.args(["--lcores", "(0,1)@1", "--file-prefix"]);
-        command.arg(format!("chanio-{}-{name}", std::process::id()));
-        command.args([
-            "--single-file-segments",
-            "--iova-mode=va",
-            "--no-pci",
-            "--no-telemetry",
-        ]);
-        command
-            .arg("--huge-dir")
-            .arg(pages.dir())
-            .args(["--socket-mem", "128"]);
+        let mut eal = vec!["--single-file-segments".into(), "--iova-mode=va".into()];
+        eal.push(format!("--huge-dir={}", pages.dir().display()));
         for (port, socket) in sockets.iter().enumerate() {
-            command.arg("--vdev").arg(format!(
-                "net_virtio_user{port},path={},queues=1,queue_size=256{options}",
+            eal.push(format!(
+                "--vdev=net_virtio_user{port},path={},queues=1,queue_size=256{options}",
                 socket.display()
             ));
         }
-        command.args([
-            "--",
-            "-i",
-            "--nb-cores=1",
-            "--total-num-mbufs=8192",
-            "--no-lsc-interrupt",
+        Self::launch(Launch {
+            name,
+            dir,
+            cpu: 1,
+            memory: 128,
+            eal,
+            arguments: vec!["--total-num-mbufs=8192".into(), "--no-lsc-interrupt".into()],
+            wrapper: Vec::new(),
+        })
+    }
+
+    /// As `how` says, up to its prompt.
+    pub fn launch(how: Launch<'_>) -> Self {
+        // Line by line, or what it prints comes after its prompts.
+        let mut words: Vec<String> = how.wrapper;
+        words.extend(["stdbuf", "-oL", "dpdk-testpmd"].map(String::from));
+        words.push(format!("--lcores=(0,1)@{}", how.cpu));
+        let prefix = format!("chanio-{}-{}", std::process::id(), how.name);
+        words.extend([format!("--file-prefix={prefix}"), "--no-pci".into()]);
+        words.extend([
+            "--no-telemetry".into(),
+            format!("--socket-mem={}", how.memory),
         ]);
-        let mut process = Process::start(name, dir, &mut command);
+        words.extend(how.eal);
+        words.extend(["--", "-i", "--nb-cores=1"].map(String::from));
+        words.extend(how.arguments);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        let mut process = Process::start(how.name, how.dir, &mut command);
         process.wait_output("the prompt", 0, PATIENCE, |text| text.contains(PROMPT));
         Self { process }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Give a command and wait until it is done; what it printed.
@@ -106,6 +141,8 @@ impl Testpmd {
                 ("TX-packets:", &mut port.tx),
                 ("RX-bytes:", &mut port.rx_bytes),
                 ("TX-bytes:", &mut port.tx_bytes),
+                ("Rx-pps:", &mut port.rx_rate),
+                ("Tx-pps:", &mut port.tx_rate),
             ] {
                 *field = number(key).unwrap_or(*field);
             }

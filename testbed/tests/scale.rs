@@ -1,26 +1,10 @@
 //! Ten thousand channels, through the programs that users run.
 
 use chanio_testbed::netns::isolate;
-use chanio_testbed::process::{Process, run};
+use chanio_testbed::process::{Process, program, run};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// A program of this workspace, built beside the tests.
-fn program(name: &str) -> std::path::PathBuf {
-    let test = std::env::current_exe().expect("own path");
-    let path = test
-        .ancestors()
-        .nth(2)
-        .expect("target directory")
-        .join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: cargo build --workspace --bins",
-        path.display()
-    );
-    path
-}
 
 /// Resident memory of a process, MiB.
 fn rss(pid: u32) -> f64 {
