@@ -64,6 +64,7 @@ fuzz_target!(|data: &[u8]| {
         next_avail,
         event_idx: flags & 1 != 0,
         indirect: flags & 2 != 0,
+        transmit: flags & 32 != 0,
         packed,
         in_order: flags & 8 != 0,
     };

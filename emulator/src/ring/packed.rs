@@ -7,7 +7,7 @@ use super::chain::{BURST, Burst, Token, plain};
 use super::fault::{RingError, RingFault, Table};
 use super::layout::{DESC_F_WRITE, full_fence};
 use super::memory::GuestMemory;
-use super::packed_chain::walk;
+use super::packed_chain::{Tables, walk};
 use super::packed_layout::{
     EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Event, Meta, PackedLayout, Position,
 };
@@ -29,6 +29,7 @@ pub struct PackedRing {
     called: bool,
     /// What the driver was told last about kicks.
     kicks: Option<Event>,
+    tables: Tables,
     config: RingConfig,
     mem: Arc<GuestMemory>,
 }
@@ -66,6 +67,13 @@ impl PackedRing {
             pushed: 0,
             called: false,
             kicks: None,
+            tables: match config {
+                RingConfig {
+                    indirect: false, ..
+                } => Tables::Refused,
+                RingConfig { transmit: true, .. } => Tables::AllReadable,
+                _ => Tables::AsMarked,
+            },
             config: *config,
             mem,
         })
@@ -133,7 +141,7 @@ impl PackedRing {
                 burst.prefetch();
                 return Ok(n);
             }
-            let (mem, layout, indirect) = (&self.mem, &self.layout, self.config.indirect);
+            let (mem, layout, tables) = (&self.mem, &self.layout, self.tables);
             if let Some((segment, writable)) = plain(mem, first.desc(layout.addr(at.index))) {
                 let token = Token {
                     id: first.id,
@@ -143,7 +151,7 @@ impl PackedRing {
                 self.next_avail.advance(1, self.layout.size());
                 continue;
             }
-            let token = burst.add(|out| walk(mem, layout, indirect, at, first, out))?;
+            let token = burst.add(|out| walk(mem, layout, tables, at, first, out))?;
             self.next_avail.advance(token.count, self.layout.size());
         }
         burst.prefetch();
@@ -317,8 +325,8 @@ impl PackedRing {
         if !first.is_available(at) {
             return Ok(None);
         }
-        let (mem, layout, indirect) = (&self.mem, &self.layout, self.config.indirect);
-        let (walked, token) = walk(mem, layout, indirect, at, first, scratch.segments())?;
+        let (mem, layout, tables) = (&self.mem, &self.layout, self.tables);
+        let (walked, token) = walk(mem, layout, tables, at, first, scratch.segments())?;
         if walked.readable != 0 {
             return Err(RingFault::NotWritable {
                 head: at.index,

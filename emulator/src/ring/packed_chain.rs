@@ -7,6 +7,18 @@ use super::layout::{DESC_F_WRITE, Desc};
 use super::memory::GuestMemory;
 use super::packed_layout::{Meta, PackedLayout, Position};
 
+/// What a ring makes of indirect tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tables {
+    /// VIRTIO_F_INDIRECT_DESC was not negotiated.
+    Refused,
+    /// WRITE tells which entries the device writes.
+    AsMarked,
+    /// The device only reads. DPDK's driver leaves WRITE set on some entries of what it sends: its
+    /// tables are born with it, and it forgets the header and whatever else it does not reset.
+    AllReadable,
+}
+
 /// Collects the segments of one list and checks what has to be true of it.
 struct Collector<'a> {
     mem: &'a GuestMemory,
@@ -57,7 +69,7 @@ impl Collector<'_> {
 pub(super) fn walk(
     mem: &GuestMemory,
     layout: &PackedLayout,
-    indirect_allowed: bool,
+    tables: Tables,
     at: Position,
     first: Meta,
     out: &mut Vec<Segment>,
@@ -72,7 +84,7 @@ pub(super) fn walk(
         writable_seen: false,
     };
     if first.is_indirect() {
-        walk_indirect(&mut list, first.desc(layout.addr(head)), indirect_allowed)?;
+        walk_indirect(&mut list, first.desc(layout.addr(head)), tables)?;
         return Ok((
             list.walked,
             Token {
@@ -108,21 +120,18 @@ pub(super) fn walk(
 }
 
 #[inline(never)]
-fn walk_indirect(list: &mut Collector<'_>, desc: Desc, allowed: bool) -> Result<(), RingFault> {
-    let table = open_indirect(list.mem, desc, list.head, allowed)?;
-    let entry = |index| Meta::indirect_entry(table.read(index));
-    let mut desc = entry(0);
-    for index in 1..table.len() {
-        let next = entry(index);
-        if index == 1 && !next.is_writable() {
-            // DPDK's driver leaves WRITE set on the header of what it sends. The packet behind it
-            // tells; taken at its word it could only be refused.
-            desc.flags &= !DESC_F_WRITE;
-        }
-        list.take(desc, index - 1)?;
-        desc = next;
+fn walk_indirect(list: &mut Collector<'_>, desc: Desc, tables: Tables) -> Result<(), RingFault> {
+    let table = open_indirect(list.mem, desc, list.head, tables != Tables::Refused)?;
+    let meaningful = match tables {
+        Tables::AllReadable => 0,
+        Tables::AsMarked | Tables::Refused => DESC_F_WRITE,
+    };
+    for index in 0..table.len() {
+        let mut desc = Meta::indirect_entry(table.read(index));
+        desc.flags &= meaningful;
+        list.take(desc, index)?;
     }
-    list.take(desc, table.len() - 1)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -147,20 +156,20 @@ mod tests {
 
     /// What a hostile driver's ring of 6 gives that is served from slot `start` of the first lap
     /// on: readable and writable bytes, segments, id and descriptors.
-    fn pop_at(
+    fn pop_with(
         start: u16,
         ring: &[Raw],
         table: &[Raw],
-        indirect: bool,
+        change: impl FnOnce(&mut RingConfig),
     ) -> Result<(u32, u32, u16, u16), RingFault> {
         let area = SharedArea::new(0, END).unwrap();
         let mem = area.memory();
         let queue = DriverQueue::with(Arc::clone(mem), 0, QueueOptions::packed(SIZE)).unwrap();
-        let config = RingConfig {
-            indirect,
+        let mut config = RingConfig {
             next_avail: start | 1 << 15,
             ..queue.config()
         };
+        change(&mut config);
         for (base, descs) in [(0, ring), (TABLE, table)] {
             for (i, &(addr, len, id, flags)) in descs.iter().enumerate() {
                 let at = base + 16 * i as u64;
@@ -188,12 +197,16 @@ mod tests {
         ))
     }
 
+    fn pop_at(start: u16, ring: &[Raw], table: &[Raw]) -> Result<(u32, u32, u16, u16), RingFault> {
+        pop_with(start, ring, table, |_| {})
+    }
+
     fn pop(ring: &[Raw]) -> Result<(u32, u32, u16, u16), RingFault> {
-        pop_at(0, ring, &[], true)
+        pop_at(0, ring, &[])
     }
 
     fn pop_table(len: u32, table: &[Raw]) -> Result<(u32, u32, u16, u16), RingFault> {
-        pop_at(0, &[(TABLE, len, 9, INDIRECT | AVAIL)], table, true)
+        pop_at(0, &[(TABLE, len, 9, INDIRECT | AVAIL)], table)
     }
 
     #[test]
@@ -213,7 +226,7 @@ mod tests {
         ring[5] = (DATA, 1, 1, NEXT | AVAIL);
         ring[0] = (DATA, 2, 2, NEXT | USED);
         ring[1] = (DATA, 4, 3, USED);
-        assert_eq!(pop_at(5, &ring, &[], true), Ok((7, 0, 3, 3)));
+        assert_eq!(pop_at(5, &ring, &[]), Ok((7, 0, 3, 3)));
         let all = [(DATA, 1, 4, NEXT | AVAIL); SIZE as usize - 1];
         let full: Vec<_> = all.into_iter().chain([(DATA, 1, 5, AVAIL)]).collect();
         assert_eq!(pop(&full), Ok((6, 0, 5, 6)), "as long as the ring");
@@ -224,7 +237,7 @@ mod tests {
         let endless = [(DATA, 1, 0, NEXT | AVAIL); SIZE as usize];
         let fault = |head| RingFault::Loop { head, size: SIZE };
         assert_eq!(pop(&endless), Err(fault(0)));
-        assert_eq!(pop_at(4, &endless, &[], true), Err(fault(4)));
+        assert_eq!(pop_at(4, &endless, &[]), Err(fault(4)));
     }
 
     #[test]
@@ -244,17 +257,19 @@ mod tests {
             Ok((32, 0, 9, 1))
         );
         let own = [(TABLE, 32, 9, INDIRECT | WRITE | AVAIL)];
-        assert_eq!(pop_at(0, &own, &table, true), Ok((30, 0, 9, 1)));
+        assert_eq!(pop_at(0, &own, &table), Ok((30, 0, 9, 1)));
     }
 
     #[test]
-    fn a_header_marked_writable_is_what_stands_in_front_of_a_packet() {
-        let table = [(DATA, 12, 0, WRITE), (DATA, 60, 0, 0), (DATA, 70, 0, 0)];
-        assert_eq!(pop_table(48, &table), Ok((142, 0, 9, 1)));
-        assert_eq!(pop_table(16, &table), Ok((0, 12, 9, 1)));
-        let order = [(DATA, 1, 0, WRITE), (DATA, 2, 0, WRITE), (DATA, 3, 0, 0)];
-        let fault = RingFault::ReadableAfterWritable { index: 2 };
-        assert_eq!(pop_table(48, &order), Err(fault));
+    fn marks_in_tables_mean_nothing_where_the_driver_sends() {
+        let table = [(DATA, 12, 0, WRITE), (DATA, 60, 0, 0), (DATA, 70, 0, WRITE)];
+        let sent = |table| {
+            let ring = [(TABLE, 48, 9, INDIRECT | AVAIL)];
+            pop_with(0, &ring, table, |config| config.transmit = true)
+        };
+        assert_eq!(sent(&table), Ok((142, 0, 9, 1)));
+        let fault = RingFault::ReadableAfterWritable { index: 1 };
+        assert_eq!(pop_table(48, &table), Err(fault));
     }
 
     #[test]
@@ -271,7 +286,11 @@ mod tests {
         assert_eq!(pop(&behind), fault);
         let own = [(TABLE, 16, 0, INDIRECT | AVAIL)];
         let fault = Err(RingFault::IndirectNotNegotiated { index: 0 });
-        assert_eq!(pop_at(0, &own, &[(DATA, 1, 0, 0)], false), fault);
+        assert_eq!(
+            pop_with(0, &own, &[(DATA, 1, 0, 0)], |config| config.indirect =
+                false),
+            fault
+        );
         let (gpa, len) = (END - 8, 16);
         let fault = Err(RingFault::OutOfMemory { gpa, len });
         assert_eq!(pop(&[(gpa, len, 0, INDIRECT | AVAIL)]), fault);
