@@ -2,7 +2,7 @@
 //! complete it, and reserve receive buffers in the same ring.
 //!
 //! Input: 8 bytes of parameters, then guest memory from address 0 on: descriptors, available ring
-//! and used ring one behind the other, then indirect tables and buffers; zeros to the end.
+//! and used ring (of a packed ring the two event areas) one behind the other, then indirect tables and buffers; zeros to the end.
 
 #![no_main]
 
@@ -31,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let [
-        shift,
+        size,
         flags,
         start_low,
         start_high,
@@ -46,18 +46,26 @@ fuzz_target!(|data: &[u8]| {
     bytes[..n].copy_from_slice(&contents[..n]);
     mem.write(0, &bytes).expect("all mapped");
 
-    let size = 1u16 << (shift % 8);
+    let packed = flags & 16 != 0;
+    let start = u16::from_le_bytes([start_low, start_high]);
+    let (size, next_avail) = if packed {
+        let size = 1 + u16::from(size) % 128;
+        (size, (start & 0x8000) | (start % size))
+    } else {
+        (1u16 << (size % 8), start)
+    };
     let avail = 16 * u64::from(size);
-    let used = (avail + 6 + 2 * u64::from(size)).next_multiple_of(4);
+    let avail_bytes = if packed { 4 } else { 6 + 2 * u64::from(size) };
     let config = RingConfig {
         size,
         desc: 0,
         avail,
-        used,
-        next_avail: u16::from_le_bytes([start_low, start_high]),
+        used: (avail + avail_bytes).next_multiple_of(4),
+        next_avail,
         event_idx: flags & 1 != 0,
         indirect: flags & 2 != 0,
-        packed: false,
+        transmit: flags & 32 != 0,
+        packed,
         in_order: flags & 8 != 0,
     };
     let mut ring = Ring::new(Arc::clone(mem), &config).expect("a good place");

@@ -12,6 +12,8 @@ pub struct Guest<'a> {
     pub dir: &'a Path,
     /// Its netdev, `eth0`: the channel's socket, its address, and its queue pairs.
     pub net: (&'a Path, Mac, u16),
+    /// More properties of that netdev's device, each behind a comma.
+    pub device: &'a str,
     /// What it does, as a shell script; everything it prints can be waited for.
     pub script: &'a str,
 }
@@ -78,7 +80,8 @@ impl Guest<'_> {
             .arg(format!("vhost-user,id=n0,chardev=c0,queues={queues}"));
         // MSI-X under emulation crashes QEMU 7.2 with vhost-user.
         qemu.arg("-device").arg(format!(
-            "virtio-net-pci,netdev=n0,mq=on,vectors=0,romfile=,mac={mac}"
+            "virtio-net-pci,netdev=n0,mq=on,vectors=0,romfile=,mac={mac}{}",
+            self.device
         ));
         Process::start("guest", self.dir, &mut qemu)
     }

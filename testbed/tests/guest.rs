@@ -96,6 +96,7 @@ fn a_guest_and_a_container_talk_through_representors_and_then_through_rules() {
     let mut guest = Guest {
         dir: dir.path(),
         net,
+        device: "",
         script: SCRIPT,
     }
     .boot();
@@ -157,5 +158,75 @@ fn a_guest_and_a_container_talk_through_representors_and_then_through_rules() {
         println!("{}: {stats:?}", info.spec.name);
         assert!(stats.rx.packets > 0);
     }
+    bed.nic.shutdown();
+}
+
+const PACKED_SCRIPT: &str = "
+ethtool -L eth0 combined 2
+ip link set eth0 up
+ip addr add 10.9.0.9/24 dev eth0
+cat /sys/class/net/eth0/device/features
+ping -c 3 10.9.0.1 && echo 'guest: ping'
+ping -c 3 -s 20000 10.9.0.1 && echo 'guest: fragments'
+iperf3 -c 10.9.0.1 -t 3 -P 2 --forceflush && echo 'guest: tcp'
+iperf3 -c 10.9.0.1 -t 2 -R --forceflush && echo 'guest: tcp back'
+# All rings stop and begin again.
+driver=/sys/bus/virtio/drivers/virtio_net
+for device in $driver/virtio*; do echo ${device##*/} > $driver/unbind; done
+echo ${device##*/} > $driver/bind
+ip link set eth0 up
+ip addr add 10.9.0.9/24 dev eth0
+ping -c 3 10.9.0.1 && echo 'guest: again'
+";
+
+#[test]
+fn a_guest_with_packed_rings() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    chanio_testbed::guest::image();
+    isolate();
+    let dir = tempfile::tempdir().unwrap();
+    let pod = Netns::new("pod");
+    let bed = Bed::switchdev(dir.path(), RepresentorMode::Off);
+    let ch = bed.add(vec![
+        ChannelSpec {
+            queues: 2,
+            ..channel("vm")
+        },
+        container("pod", "pod", "10.9.0.1/24", 2),
+    ]);
+    bed.rule("in_port vm action redirect pod");
+    bed.rule("in_port pod action redirect vm");
+    let mut server = Process::start(
+        "iperf3",
+        dir.path(),
+        &mut pod.command(&["iperf3", "-s", "--forceflush"]),
+    );
+    server.wait_output("iperf3", 0, Duration::from_secs(10), |t| {
+        t.contains("listening")
+    });
+    let net = (ch[0].socket.as_deref().unwrap(), ch[0].mac, 2);
+    let mut guest = Guest {
+        dir: dir.path(),
+        net,
+        device: ",packed=on",
+        script: PACKED_SCRIPT,
+    }
+    .boot();
+    guest.wait_output("guest: ping", 0, BOOT, |t| t.contains("guest: ping"));
+    let vm = bed.nic.channel("vm").unwrap();
+    assert_eq!((&vm.fault, vm.state), (&None, ChannelState::Running));
+    assert_ne!(vm.features & 1 << 34, 0, "{:#x}", vm.features);
+    for step in ["fragments", "tcp\r", "tcp back", "again"] {
+        let line = format!("guest: {step}");
+        guest.wait_output(&line, 0, Duration::from_secs(60), |t| t.contains(&line));
+    }
+    guest.wait(Duration::from_secs(30));
+    for line in guest.output().lines().filter(|l| l.contains("receiver")) {
+        println!("{}", line.trim());
+    }
+    let vm = bed.nic.channel("vm").unwrap();
+    assert_eq!(vm.fault, None);
     bed.nic.shutdown();
 }

@@ -7,7 +7,7 @@ use super::chain::{BURST, Burst, Token, plain};
 use super::fault::{RingError, RingFault, Table};
 use super::layout::{DESC_F_WRITE, full_fence};
 use super::memory::GuestMemory;
-use super::packed_chain::walk;
+use super::packed_chain::{Tables, walk};
 use super::packed_layout::{
     EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Event, Meta, PackedLayout, Position,
 };
@@ -29,6 +29,7 @@ pub struct PackedRing {
     called: bool,
     /// What the driver was told last about kicks.
     kicks: Option<Event>,
+    tables: Tables,
     config: RingConfig,
     mem: Arc<GuestMemory>,
 }
@@ -66,6 +67,13 @@ impl PackedRing {
             pushed: 0,
             called: false,
             kicks: None,
+            tables: match config {
+                RingConfig {
+                    indirect: false, ..
+                } => Tables::Refused,
+                RingConfig { transmit: true, .. } => Tables::AllReadable,
+                _ => Tables::AsMarked,
+            },
             config: *config,
             mem,
         })
@@ -133,7 +141,7 @@ impl PackedRing {
                 burst.prefetch();
                 return Ok(n);
             }
-            let (mem, layout, indirect) = (&self.mem, &self.layout, self.config.indirect);
+            let (mem, layout, tables) = (&self.mem, &self.layout, self.tables);
             if let Some((segment, writable)) = plain(mem, first.desc(layout.addr(at.index))) {
                 let token = Token {
                     id: first.id,
@@ -143,7 +151,7 @@ impl PackedRing {
                 self.next_avail.advance(1, self.layout.size());
                 continue;
             }
-            let token = burst.add(|out| walk(mem, layout, indirect, at, first, out))?;
+            let token = burst.add(|out| walk(mem, layout, tables, at, first, out))?;
             self.next_avail.advance(token.count, self.layout.size());
         }
         burst.prefetch();
@@ -275,6 +283,7 @@ impl PackedRing {
     #[inline]
     pub(super) fn look_ahead(&self, wanted: usize, ahead: &mut Ahead) {
         // What is wrong with a ring is found, and said, when the buffer is taken.
+        let wanted = self.check_memory().map_or(0, |()| wanted);
         let mut at = self.next_avail;
         while ahead.len() < wanted {
             let first = self.layout.meta(at.index);
@@ -316,8 +325,8 @@ impl PackedRing {
         if !first.is_available(at) {
             return Ok(None);
         }
-        let (mem, layout, indirect) = (&self.mem, &self.layout, self.config.indirect);
-        let (walked, token) = walk(mem, layout, indirect, at, first, scratch.segments())?;
+        let (mem, layout, tables) = (&self.mem, &self.layout, self.tables);
+        let (walked, token) = walk(mem, layout, tables, at, first, scratch.segments())?;
         if walked.readable != 0 {
             return Err(RingFault::NotWritable {
                 head: at.index,
@@ -363,4 +372,214 @@ fn locate(mem: &GuestMemory, config: &RingConfig) -> Result<PackedLayout, RingEr
     // SAFETY: `find` returned mapped ranges of those lengths and alignments, and the `PackedRing`
     // that owns the layout owns an `Arc` of the memory.
     Ok(unsafe { PackedLayout::new(desc, driver, device, size) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::driver::{DriverQueue, QueueOptions, SharedArea};
+
+    const WRAP: u16 = 1 << 15;
+
+    fn pair(options: QueueOptions) -> (SharedArea, DriverQueue, PackedRing) {
+        let area = SharedArea::new(0, 0x200000).unwrap();
+        let queue = DriverQueue::with(Arc::clone(area.memory()), 0x1000, options).unwrap();
+        let ring = PackedRing::new(Arc::clone(area.memory()), &queue.config()).unwrap();
+        (area, queue, ring)
+    }
+
+    fn list(count: u16) -> Token {
+        Token { id: 0, count }
+    }
+
+    #[test]
+    fn the_largest_ring_is_served_all_round() {
+        let (_area, mut queue, mut ring) = pair(QueueOptions::packed(32768));
+        let mut burst = Burst::default();
+        for lap in 0..3u16 {
+            while queue.add_out(&[(0x180000, 1)]).is_some() {}
+            queue.publish();
+            for _ in 0..32768 / BURST {
+                assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(BURST));
+                ring.push_read(&burst);
+                ring.publish();
+            }
+            assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(0));
+            while queue.poll_used().unwrap().is_some() {}
+            assert_eq!(queue.free(), 32768);
+            assert_eq!(ring.next_avail(), if lap % 2 == 0 { 0 } else { WRAP });
+            assert_eq!(ring.next_used(), ring.next_avail());
+        }
+    }
+
+    #[test]
+    fn a_batch_in_order_is_one_used_descriptor() {
+        let options = QueueOptions {
+            in_order: true,
+            start: 6 | WRAP,
+            ..QueueOptions::packed(8)
+        };
+        let (area, mut queue, mut ring) = pair(options);
+        let names: Vec<_> = (0..3)
+            .map(|_| queue.add_out(&[(0x180000, 1), (0x180000, 2)]).unwrap())
+            .collect();
+        queue.publish();
+        let mut burst = Burst::default();
+        assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(3));
+        ring.push_read(&burst);
+        ring.publish();
+        assert_eq!(ring.next_used(), 4);
+        let flags = |slot: u64| {
+            let mut bytes = [0; 4];
+            let at = queue.config().desc + 16 * slot + 12;
+            area.memory().read(at, &mut bytes).unwrap();
+            (
+                u16::from_le_bytes([bytes[0], bytes[1]]),
+                u16::from_le_bytes([bytes[2], bytes[3]]),
+            )
+        };
+        assert_eq!(flags(6), (names[2], 0x8080), "used, the last one's id");
+        assert_eq!(flags(0).1 & 0x8080, 0x8000, "still as made available");
+        for name in names {
+            assert_eq!(queue.poll_used().unwrap(), Some((name, 0)));
+        }
+        assert_eq!(queue.poll_used().unwrap(), None);
+    }
+
+    #[test]
+    fn calls_follow_the_drivers_area() {
+        for event_idx in [false, true] {
+            let options = QueueOptions {
+                event_idx,
+                start: 6 | WRAP,
+                ..QueueOptions::packed(8)
+            };
+            let (area, queue, mut ring) = pair(options);
+            let ask = |at: u16, flags: u16| {
+                let word = u32::from(at) | u32::from(flags) << 16;
+                let at = queue.config().avail;
+                area.memory().write(at, &word.to_le_bytes()).unwrap();
+            };
+            let mut publish = |slots| {
+                ring.push_used(list(slots), 0);
+                ring.publish()
+            };
+            ask(0, EVENT_DISABLE);
+            assert!(!publish(1));
+            ask(0, EVENT_ENABLE);
+            assert!(publish(1));
+            // Slot 1 of the lap that has just begun.
+            ask(1, EVENT_DESC);
+            assert_eq!(publish(1), !event_idx);
+            assert!(publish(1), "passed");
+            assert_eq!(publish(3), !event_idx, "once only");
+            ask(1 | WRAP, EVENT_DESC);
+            assert!(publish(5), "passed in the middle of a list, a lap on");
+        }
+    }
+
+    #[test]
+    fn the_first_call_is_made_unless_nobody_wants_any() {
+        let options = QueueOptions {
+            event_idx: true,
+            ..QueueOptions::packed(8)
+        };
+        let (area, queue, mut ring) = pair(options);
+        let ask = |word: u32| {
+            let at = queue.config().avail;
+            area.memory().write(at, &word.to_le_bytes()).unwrap();
+        };
+        ask(2 << 16 | 0x8005);
+        assert!(!ring.publish(), "nothing pushed");
+        ring.push_used(list(1), 0);
+        assert!(
+            ring.publish(),
+            "what came before may not have been announced"
+        );
+        ring.push_used(list(1), 0);
+        assert!(!ring.publish());
+        // An event outside the ring is the driver's loss alone.
+        ask(2 << 16 | 0xffff);
+        ring.push_used(list(1), 0);
+        ring.publish();
+    }
+
+    #[test]
+    fn kicks_are_asked_for_and_declined() {
+        for event_idx in [false, true] {
+            let options = QueueOptions {
+                event_idx,
+                start: 7 | WRAP,
+                ..QueueOptions::packed(8)
+            };
+            let (_area, mut queue, mut ring) = pair(options);
+            let mut burst = Burst::default();
+            for _ in 0..20 {
+                assert_eq!(ring.enable_kicks(), Ok(false));
+                queue.add_out(&[(0, 1)]).unwrap();
+                assert!(queue.publish(), "the ring slept");
+                assert_eq!(ring.enable_kicks(), Ok(true), "a list is waiting");
+                ring.disable_kicks();
+                queue.add_out(&[(0, 1)]).unwrap();
+                assert!(!queue.publish());
+                assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(2));
+                ring.push_read(&burst);
+                ring.publish();
+                while queue.poll_used().unwrap().is_some() {}
+            }
+        }
+    }
+
+    #[test]
+    fn bad_places_are_refused() {
+        let (area, queue, _ring) = pair(QueueOptions::packed(8));
+        let good = queue.config();
+        let refused = |config| PackedRing::new(Arc::clone(area.memory()), &config).unwrap_err();
+        for size in [0, 32769] {
+            let error = refused(RingConfig { size, ..good });
+            let size = u32::from(size);
+            assert_eq!(error, RingError::PackedSize { size });
+        }
+        let next_avail = 8;
+        let error = refused(RingConfig { next_avail, ..good });
+        assert_eq!(error, RingError::Position { index: 8, size: 8 });
+        let misaligned = |table, gpa, align| RingError::Misaligned { table, gpa, align };
+        let error = refused(RingConfig {
+            desc: 0x1008,
+            ..good
+        });
+        assert_eq!(error, misaligned(Table::Desc, 0x1008, 16));
+        let error = refused(RingConfig {
+            avail: 0x1002,
+            ..good
+        });
+        assert_eq!(error, misaligned(Table::DriverArea, 0x1002, 4));
+        let gpa = 0x200000;
+        let error = refused(RingConfig { used: gpa, ..good });
+        let unmapped = RingError::Unmapped {
+            table: Table::DeviceArea,
+            gpa,
+            len: 4,
+        };
+        assert_eq!(error, unmapped);
+        for size in [1, 3, 8] {
+            let config = RingConfig { size, ..good };
+            PackedRing::new(Arc::clone(area.memory()), &config).unwrap();
+        }
+    }
+
+    #[test]
+    fn truncated_memory_is_a_fault() {
+        let (area, mut queue, mut ring) = pair(QueueOptions::packed(64));
+        queue.add_out(&[(0x100000, 64)]).unwrap();
+        queue.publish();
+        let mut burst = Burst::default();
+        assert_eq!(ring.pop_burst(&mut burst, BURST), Ok(1));
+        area.file().set_len(0).unwrap();
+        let mut bytes = [1; 64];
+        assert_eq!(burst.get(0).unwrap().readable().copy_out(0, &mut bytes), 64);
+        let fault = Err(RingFault::MemoryTruncated);
+        assert_eq!(ring.pop_burst(&mut burst, BURST), fault);
+        assert_eq!(ring.has_next(), Err(RingFault::MemoryTruncated));
+    }
 }

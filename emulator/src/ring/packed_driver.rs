@@ -105,6 +105,7 @@ impl PackedDriver {
             next_avail: start,
             event_idx,
             indirect: true,
+            transmit: false,
             packed: true,
             in_order,
         };

@@ -33,6 +33,8 @@ pub struct RingConfig {
     pub event_idx: bool,
     /// VIRTIO_F_INDIRECT_DESC was negotiated.
     pub indirect: bool,
+    /// The driver sends on it, and its buffers are only read.
+    pub transmit: bool,
     /// VIRTIO_F_RING_PACKED was negotiated.
     pub packed: bool,
     /// VIRTIO_F_IN_ORDER was negotiated.

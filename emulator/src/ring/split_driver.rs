@@ -81,6 +81,7 @@ impl SplitDriver {
             next_avail: start,
             event_idx,
             indirect: true,
+            transmit: false,
             packed: false,
             in_order,
         };

@@ -100,6 +100,8 @@ impl Vring {
             next_avail: self.base.unwrap_or(beginning),
             event_idx: has(EVENT_IDX),
             indirect: has(INDIRECT_DESC),
+            // virtio 1.3 §5.1.2; the control queue's number is even.
+            transmit: index % 2 == 1,
             packed,
             in_order: has(IN_ORDER),
         }))
