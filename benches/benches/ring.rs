@@ -111,7 +111,7 @@ fn forward(c: &mut Criterion) {
                     to.driver.publish();
                     let mut filling = to.device.fill(&mut scratch, BURST);
                     for chain in burst.iter() {
-                        assert!(filling.put(&[0; 12], &[], Some((chain.readable(), 12))));
+                        assert!(filling.put(&[0; 12], Some((chain.readable(), 12))));
                     }
                     to.device.publish();
                     to.reap();

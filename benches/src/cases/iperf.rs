@@ -231,6 +231,7 @@ fn boot(bed: &Bed, side: &Side, socket: &Path) -> Result<Process, Trouble> {
         .parse()
         .map_err(|e| Trouble::Failed(format!("{e}")))?;
     let guest = Guest {
+        device: "",
         dir: &side.dir,
         net: (socket, mac, 1),
         script: SCRIPT,
