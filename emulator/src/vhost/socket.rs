@@ -252,7 +252,7 @@ pub fn own_files(keep: &OwnedFd) -> io::Result<OwnedFd> {
     // one to keep is ever copied.
     if let Err(errno) = close_range(keeps + 1, LAST, libc::CLOSE_RANGE_UNSHARE) {
         tracing::warn!(%errno, "no table of open files for a thread: sockets count with the rest");
-        return Ok(keep.try_clone()?);
+        return keep.try_clone();
     }
     let kept = keep.try_clone()?;
     let at = kept.as_raw_fd();
