@@ -12,8 +12,9 @@ const RING_PACKED: u64 = 1 << 34;
 const IN_ORDER: u64 = 1 << 35;
 
 /// What a client is started with, and which of the two features it must have taken.
-const CLIENTS: [(&str, u64); 9] = [
+const CLIENTS: [(&str, u64); 10] = [
     (",in_order=0", 0),
+    (",in_order=0,mrg_rxbuf=0,vectorized=1", 0),
     (",in_order=1", IN_ORDER),
     (",in_order=1,mrg_rxbuf=0", IN_ORDER),
     (",packed_vq=1,in_order=0", RING_PACKED),
@@ -110,7 +111,7 @@ fn a_client_that_is_killed_under_load_comes_back_with_any_rings() {
         .map(|c| c.socket.as_deref().unwrap())
         .collect();
     let mut before = [0, 0];
-    for (round, (options, _)) in CLIENTS.iter().cycle().skip(3).take(7).enumerate() {
+    for (round, (options, _)) in CLIENTS.iter().cycle().skip(4).take(7).enumerate() {
         let mut pmd = Testpmd::start(
             &format!("killed{round}"),
             dir.path(),
