@@ -79,7 +79,8 @@ fn series(path: &Path, cases: &[&Outcome]) -> Plotted {
         let medians = points.iter().map(|(x, s)| (*x, s.median));
         chart
             .draw_series(LineSeries::new(medians.clone(), colour.stroke_width(2)))?
-            .label(*name)
+            // The plot's maker guesses texts narrower than they are: room for the box around.
+            .label(format!("{name:<24}"))
             .legend(move |(x, y)| {
                 PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(2))
             });
@@ -91,6 +92,7 @@ fn series(path: &Path, cases: &[&Outcome]) -> Plotted {
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.2))
         .label_font((FONT, 13))
