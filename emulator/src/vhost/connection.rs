@@ -82,7 +82,7 @@ impl Connection {
         let gone = |_: Errno| Outcome::Gone;
         // Asked first: what is missing after the client has closed will never come.
         let (ended, writable) = socket.poll().map_err(gone)?;
-        let header = match socket.head().map_err(gone)? {
+        let (header, seen) = match socket.head().map_err(gone)? {
             Head::Nothing => return Ok(None),
             Head::End => return Err(Outcome::Gone),
             Head::Part(have) if ended => {
@@ -98,7 +98,7 @@ impl Connection {
                     Ok(None)
                 };
             }
-            Head::Header(header) => header,
+            Head::Header(header, seen) => (header, seen),
         };
         let Header { flags, size, .. } = header;
         if flags & 3 != 1 {
@@ -113,12 +113,16 @@ impl Connection {
                 size,
             }));
         }
-        let have = socket.unread().map_err(gone)?;
-        if have < HEADER_LEN + size as usize {
-            return match ended {
-                true => Err(Outcome::Fault(SessionError::Truncated { have })),
-                false => Ok(None),
-            };
+        let whole = HEADER_LEN + size as usize;
+        if seen < whole {
+            // A look is short, and stops at attached descriptors.
+            let have = socket.unread().map_err(gone)?;
+            if have < whole {
+                return match ended {
+                    true => Err(Outcome::Fault(SessionError::Truncated { have })),
+                    false => Ok(None),
+                };
+            }
         }
         // Not writable: the client does not read its replies. The socket tells when it does.
         Ok(writable.then_some(header))

@@ -53,9 +53,12 @@ pub enum Head {
     End,
     /// The first bytes of a header, this many.
     Part(usize),
-    /// A header.
-    Header(Header),
+    /// A header, and how many bytes of the message were seen with it: not always all there are.
+    Header(Header, usize),
 }
+
+/// Bytes looked at: a header and the body of most messages.
+const LOOK_LEN: usize = 256;
 
 /// A connected vhost-user socket.
 #[derive(Clone, Copy)]
@@ -94,19 +97,22 @@ impl<'a> Socket<'a> {
     /// # Errors
     /// What recv(2) says, except that there is nothing.
     pub fn head(&self) -> Result<Head, Errno> {
-        let mut bytes = [0; HEADER_LEN];
+        let mut bytes = [0; LOOK_LEN];
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         match recv(self.0.as_raw_fd(), &mut bytes, flags) {
             Ok(0) => Ok(Head::End),
-            Ok(HEADER_LEN) => {
-                let [request, flags, size]: [u32; 3] = bytemuck::cast(bytes);
-                Ok(Head::Header(Header {
-                    request,
-                    flags,
-                    size,
-                }))
-            }
-            Ok(n) => Ok(Head::Part(n)),
+            Ok(n) => match bytes[..n].first_chunk::<HEADER_LEN>() {
+                Some(header) => {
+                    let [request, flags, size]: [u32; 3] = bytemuck::cast(*header);
+                    let header = Header {
+                        request,
+                        flags,
+                        size,
+                    };
+                    Ok(Head::Header(header, n))
+                }
+                None => Ok(Head::Part(n)),
+            },
             Err(Errno::EAGAIN) => Ok(Head::Nothing),
             Err(errno) => Err(errno),
         }
