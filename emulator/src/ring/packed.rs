@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::chain::{BURST, Burst, Token, plain};
 use super::fault::{RingError, RingFault, Table};
-use super::layout::{DESC_F_WRITE, full_fence};
+use super::layout::{DESC_F_WRITE, full_fence, prefetch_for_writing};
 use super::memory::GuestMemory;
 use super::packed_chain::{Tables, walk};
 use super::packed_layout::{
@@ -303,6 +303,30 @@ impl PackedRing {
                 segment,
             });
             at.advance(1, self.layout.size());
+        }
+    }
+
+    /// Asks the cache for the next `n` buffers, and for the descriptors of as many behind them.
+    #[inline]
+    pub(super) fn prefetch_buffers(&self, n: usize) {
+        let mut at = self.next_avail;
+        for _ in 0..n {
+            let first = self.layout.meta(at.index);
+            if !first.is_available(at) {
+                return;
+            }
+            let desc = first.desc(self.layout.addr(at.index));
+            if let Some((segment, true)) = plain(&self.mem, desc) {
+                let first = segment.ptr.as_ptr();
+                prefetch_for_writing(first);
+                prefetch_for_writing(first.wrapping_add(64));
+            }
+            at.advance(1, self.layout.size());
+        }
+        // Four to a line.
+        for _ in 0..n.div_ceil(4) {
+            self.layout.prefetch(at.index);
+            at.advance(4.min(self.layout.size()), self.layout.size());
         }
     }
 

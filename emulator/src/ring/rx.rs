@@ -185,6 +185,25 @@ impl Ring {
 
 impl SplitRing {
     #[inline]
+    fn prefetch_buffers(&self, n: usize) {
+        let table = self.layout().desc;
+        let known = self.known().min(2 * n);
+        for i in 0..known.min(n) {
+            if let Some((segment, true)) =
+                walk_plain(self.memory(), table, self.avail_head(i as u16))
+            {
+                let first = segment.ptr.as_ptr();
+                prefetch_for_writing(first);
+                prefetch_for_writing(first.wrapping_add(64));
+            }
+        }
+        // And the descriptors of the burst after that, which this will read next time.
+        for i in n..known {
+            table.prefetch(self.avail_head(i as u16));
+        }
+    }
+
+    #[inline]
     fn look_ahead(&mut self, wanted: usize, ahead: &mut Ahead) {
         // What is wrong with a ring is found, and said, when the buffer is taken.
         let n = self.at_least(wanted).unwrap_or(0).min(wanted);
@@ -278,6 +297,17 @@ impl Filling<'_> {
         self.ring.skip_plain();
         self.ring.push_used(plain.token, total as u32);
         true
+    }
+
+    /// Ends the burst: asks the cache for the buffers that the next one will fill. Drivers post
+    /// them long before, so that they can be fetched while other rings are served.
+    #[inline]
+    pub fn prefetch_next(self) {
+        let n = self.scratch.ahead.len();
+        match self.ring {
+            Ring::Split(ring) => ring.prefetch_buffers(n),
+            Ring::Packed(ring) => ring.prefetch_buffers(n),
+        }
     }
 
     /// [`Ring::reserve`] in the course of this burst.

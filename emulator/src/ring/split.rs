@@ -253,11 +253,17 @@ impl SplitRing {
         prefetch(self.layout.avail_idx().as_ptr().cast_const().cast());
     }
 
+    /// How many chains may be popped as far as is known without looking at the shared index.
+    #[inline]
+    pub(super) fn known(&self) -> usize {
+        usize::from(self.avail_seen.wrapping_sub(self.next_avail))
+    }
+
     /// How many chains may be popped, looking at the shared index only if fewer than `wanted` are
     /// known of.
     #[inline]
     pub(super) fn at_least(&mut self, wanted: usize) -> Result<usize, RingFault> {
-        let known = usize::from(self.avail_seen.wrapping_sub(self.next_avail));
+        let known = self.known();
         if known >= wanted {
             return self.check_memory().map(|()| known);
         }
