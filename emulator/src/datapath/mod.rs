@@ -4,6 +4,7 @@
 //! goes (`classify`), and gives each destination its share in one go (`deliver`). Control
 //! changes what the workers read through `published` and never makes them wait.
 
+mod balance;
 mod classify;
 mod deliver;
 mod frame;
@@ -34,6 +35,7 @@ pub struct Datapath {
     /// Learned and static addresses. Workers read it for a burst and write it to learn.
     fdb: RwLock<Fdb>,
     wakers: Vec<Arc<Waker>>,
+    loads: balance::Loads,
     stopping: AtomicBool,
     epoch: Instant,
 }
@@ -54,6 +56,7 @@ impl Datapath {
         let datapath = Arc::new(Self {
             publisher: Mutex::new(publisher),
             fdb: RwLock::new(fdb),
+            loads: balance::Loads::new(workers),
             wakers,
             stopping: AtomicBool::new(false),
             epoch: Instant::now(),
@@ -82,9 +85,14 @@ impl Datapath {
         self.wakers.len()
     }
 
-    /// The waker of the worker that serves a source.
+    /// The waker of the worker that serves a source, if it was not moved.
     pub fn waker(&self, source: Source) -> &Arc<Waker> {
-        &self.wakers[source.worker(self.wakers.len())]
+        self.waker_of(source.worker(self.wakers.len()))
+    }
+
+    /// The waker of a worker, 0 to [`Datapath::workers`] - 1.
+    pub fn waker_of(&self, worker: usize) -> &Arc<Waker> {
+        &self.wakers[worker]
     }
 
     /// Make changes visible to all workers at once; see [`Publisher::apply`].

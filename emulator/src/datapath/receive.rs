@@ -81,15 +81,13 @@ impl Receiver {
         })
     }
 
-    /// Take what the source has, up to a burst, and forward it. With `patient`, a ring without
-    /// work stays [`Progress::Idle`] for another round.
+    /// Take what the source has, up to a burst, and forward it.
     pub fn serve(
         &mut self,
         source: Source,
         config: &Config,
         datapath: &Datapath,
         now: Nanos,
-        patient: bool,
     ) -> Progress {
         let (vport, origin) = match source {
             Source::Queue(vport, _) => (vport, Origin::Vport),
@@ -113,7 +111,7 @@ impl Receiver {
                 None => Progress::Asleep,
             },
             (Source::Queue(_, pair), Endpoint::Rings(channel)) => {
-                self.serve_ring(context, channel, pair, patient)
+                self.serve_ring(context, channel, pair)
             }
             (Source::Queue(_, pair), Endpoint::Netdev(netdev)) => {
                 match netdev.queues.get(usize::from(pair)) {
@@ -128,23 +126,22 @@ impl Receiver {
         }
     }
 
-    fn serve_ring(
-        &mut self,
-        context: Context<'_>,
-        channel: &Channel,
-        pair: u16,
-        patient: bool,
-    ) -> Progress {
+    fn serve_ring(&mut self, context: Context<'_>, channel: &Channel, pair: u16) -> Progress {
         // Held until the burst is delivered: its payload is read from the guest's buffers.
         let Some(mut guard) = channel.tx(pair) else {
             return Progress::Asleep;
         };
+        if channel.worker(pair) != Some(self.worker) {
+            // An event from before it was given to another, who knows.
+            return Progress::Asleep;
+        }
         let Some(queue) = guard.as_mut() else {
             return Progress::Asleep;
         };
         let popped = queue.ring.pop_burst(&mut self.burst, BURST);
         let worked = !self.burst.is_empty();
         if worked {
+            queue.worked(context.now);
             let mut frames = ArrayVec::<Frame<'_>, BURST>::new();
             for (chain, head) in self.burst.iter().zip(self.heads.iter_mut()) {
                 let bytes = Bytes::Guest(chain.readable());
@@ -165,7 +162,7 @@ impl Receiver {
             if worked {
                 return Ok(Progress::Worked);
             }
-            if patient || !queue.has_kick() {
+            if queue.lingers(context.now) || !queue.has_kick() {
                 return Ok(Progress::Idle);
             }
             if !queue.ring.enable_kicks()? {

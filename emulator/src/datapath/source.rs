@@ -37,7 +37,7 @@ impl Source {
         }
     }
 
-    /// Which of `workers` serves it. Pairs of one channel go to different workers.
+    /// Which of `workers` serves it, to begin with. Pairs of one channel go to different workers.
     pub fn worker(self, workers: usize) -> usize {
         let spread = match self {
             Source::Queue(vport, pair) => vport.index() + usize::from(pair),

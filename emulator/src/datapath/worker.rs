@@ -4,10 +4,12 @@
 //! and sleeps in epoll. What this costs follows the sources that are active, not those that exist.
 
 use super::Datapath;
+use super::balance::Balance;
 use super::published::Reader;
 use super::receive::{Progress, Receiver};
 use super::source::Source;
 use super::waker::WAKE;
+use crate::port::Endpoint;
 use chanio_model::Nanos;
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use rustc_hash::FxHashSet;
@@ -15,16 +17,14 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// How long a ring is polled after its last packet before it sleeps. Long enough to bridge the
-/// gaps of a busy flow, short enough that a single request does not burn a core.
-const LINGER: Nanos = 50_000;
-
-/// Rounds over the active sources between two looks at epoll.
-const ROUNDS_PER_EPOLL: u32 = 16;
+/// Rounds over the active sources between two looks at epoll, and the time after which there are no
+/// more of them: with thousands of active sources a round is long, and others wait to be found.
+const ROUNDS_PER_EPOLL: (u32, Nanos) = (16, 100_000);
 
 struct Active {
     source: Source,
-    last_work: Nanos,
+    /// In which there was work, since the loads were last compared.
+    bursts: u32,
 }
 
 pub struct Worker {
@@ -35,6 +35,7 @@ pub struct Worker {
     is_active: FxHashSet<Source>,
     posts: Vec<u64>,
     receiver: Receiver,
+    balance: Balance,
 }
 
 impl Worker {
@@ -47,18 +48,24 @@ impl Worker {
             is_active: FxHashSet::default(),
             posts: Vec::new(),
             receiver: Receiver::new(index)?,
+            balance: Balance::new(index),
         })
     }
 
     pub fn run(mut self) {
         let mut events = [EpollEvent::empty(); 256];
         while !self.datapath.stopping.load(Ordering::Acquire) {
-            for _ in 0..ROUNDS_PER_EPOLL {
+            let (rounds, patience) = ROUNDS_PER_EPOLL;
+            let mut first = None;
+            for _ in 0..rounds {
                 self.reader.refresh();
                 if self.active.is_empty() {
                     break;
                 }
-                self.serve_active();
+                let now = self.serve_active();
+                if now - *first.get_or_insert(now) > patience {
+                    break;
+                }
             }
             let timeout = if self.active.is_empty() {
                 EpollTimeout::NONE
@@ -82,29 +89,29 @@ impl Worker {
         if self.posts.is_empty() {
             return;
         }
-        let now = self.datapath.now();
         for source in self.posts.drain(..).filter_map(Source::from_token) {
             if self.is_active.insert(source) {
-                self.active.push(Active {
-                    source,
-                    last_work: now,
-                });
+                let bursts = 0;
+                self.active.push(Active { source, bursts });
             }
         }
     }
 
-    fn serve_active(&mut self) {
+    /// One round; returns when it began.
+    fn serve_active(&mut self) -> Nanos {
         let now = self.datapath.now();
+        if self.balance.begin_round(now, &self.datapath.loads) {
+            self.compare_loads(now);
+        }
         let config = self.reader.config();
         let mut i = 0;
         while i < self.active.len() {
-            let Active { source, last_work } = &mut self.active[i];
-            let patient = now.saturating_sub(*last_work) < LINGER;
-            match self
-                .receiver
-                .serve(*source, config, &self.datapath, now, patient)
-            {
-                Progress::Worked => *last_work = now,
+            let Active { source, bursts } = &mut self.active[i];
+            match self.receiver.serve(*source, config, &self.datapath, now) {
+                Progress::Worked => {
+                    *bursts += 1;
+                    self.balance.worked();
+                }
                 Progress::Idle => {}
                 Progress::Asleep => {
                     self.is_active.remove(source);
@@ -113,6 +120,26 @@ impl Worker {
                 }
             }
             i += 1;
+        }
+        now
+    }
+
+    /// Gives a queue to another worker if that is better for both.
+    fn compare_loads(&mut self, now: Nanos) {
+        let bursts = self.active.iter().map(|a| (a.source, a.bursts));
+        let given = self.balance.give_away(now, &self.datapath.loads, bursts);
+        if let Some((Source::Queue(vport, pair), to)) = given
+            && let Some(Endpoint::Rings(channel)) =
+                self.reader.config().port(vport).map(|p| &p.endpoint)
+            && channel.move_queue(pair, to)
+        {
+            tracing::debug!(%vport, pair, from = self.index, to, "a queue changes workers");
+            let source = Source::Queue(vport, pair);
+            self.active.retain(|a| a.source != source);
+            self.is_active.remove(&source);
+        }
+        for active in &mut self.active {
+            active.bursts = 0;
         }
     }
 }

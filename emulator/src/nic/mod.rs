@@ -300,6 +300,16 @@ impl Nic {
         list
     }
 
+    /// Which worker serves the transmit ring of a channel's queue pair now, counted from 0.
+    pub fn worker_of(&self, vport: VportId, pair: u16) -> Option<usize> {
+        let state = self.state.lock();
+        let port = state.ports().find(|port| port.id == vport)?;
+        match &port.endpoint {
+            Endpoint::Rings(channel) => channel.worker(pair),
+            _ => None,
+        }
+    }
+
     /// A channel's name, a representor's netdev, or `uplink`.
     pub fn vport_by_name(&self, name: &str) -> Option<VportId> {
         let state = self.state.lock();

@@ -6,10 +6,14 @@ use crate::ring::{Call, Kick, Notifier, SplitRing};
 use crate::vhost::{Device, RingIndex, RingStart, header_len};
 use chanio_model::eswitch::RxMode;
 use chanio_model::offload::RxOffloads;
-use chanio_model::{Mac, VportId};
+use chanio_model::{Mac, Nanos, VportId};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+
+/// How long a ring is polled after its last packet before it sleeps. Long enough to bridge the
+/// gaps of a busy flow, short enough that a single request does not burn a core.
+const LINGER: Nanos = 50_000;
 
 /// A ring that the driver sends on.
 pub struct TxQueue {
@@ -20,12 +24,27 @@ pub struct TxQueue {
     call: Option<Call>,
     /// Held for its registration with the worker; `None`: the ring must be polled.
     kick: Option<Kick>,
+    last_work: Nanos,
+    /// The last packet came soon after the one before.
+    busy: bool,
 }
 
 impl TxQueue {
     /// Whether the driver tells when it adds work.
     pub fn has_kick(&self) -> bool {
         self.kick.is_some()
+    }
+
+    /// There was work `now`.
+    pub fn worked(&mut self, now: Nanos) {
+        self.busy = now.saturating_sub(self.last_work) < LINGER;
+        self.last_work = now;
+    }
+
+    /// Whether to poll it again though it is empty. A packet alone is no reason: of ten thousand
+    /// channels that send one now and then, each would cost far more than its packet.
+    pub fn lingers(&self, now: Nanos) -> bool {
+        self.busy && now.saturating_sub(self.last_work) < LINGER
     }
 
     /// Make the used entries visible and wake the driver if it asks for that.
@@ -69,6 +88,8 @@ fn notify(call: &Option<Call>, notifier: &mut Notifier) {
 struct QueuePair {
     tx: Mutex<Option<Box<TxQueue>>>,
     rx: Mutex<Option<Box<RxQueue>>>,
+    /// Who serves the transmit ring. Changes only while its lock is held.
+    worker: AtomicUsize,
 }
 
 /// A vhost-user device. A ring's lock is held by a worker for one burst at a time, and by the
@@ -134,9 +155,10 @@ impl Channel {
         datapath: Arc<Datapath>,
         representor: Option<Arc<Representor>>,
     ) -> Self {
-        let pair = |_| QueuePair {
+        let pair = |pair| QueuePair {
             tx: Mutex::new(None),
             rx: Mutex::new(None),
+            worker: AtomicUsize::new(Source::Queue(id, pair).worker(datapath.workers())),
         };
         Self {
             id,
@@ -166,6 +188,38 @@ impl Channel {
     /// The transmit ring of a pair, for the length of a burst; empty when it does not run.
     pub fn tx(&self, pair: u16) -> Option<MutexGuard<'_, Option<Box<TxQueue>>>> {
         Some(self.pairs.get(usize::from(pair))?.tx.lock())
+    }
+
+    /// The worker that serves the transmit ring of a pair.
+    pub fn worker(&self, pair: u16) -> Option<usize> {
+        let pair = self.pairs.get(usize::from(pair))?;
+        Some(pair.worker.load(Ordering::Relaxed))
+    }
+
+    /// Have another worker serve a transmit ring. False, and nothing changed, if it does not run.
+    ///
+    /// Nothing is lost or overtakes: a burst is forwarded under the ring's lock, which is held
+    /// here, and the new worker looks at the ring whether it is kicked or not.
+    pub fn move_queue(&self, pair: u16, worker: usize) -> bool {
+        let Some(place) = self.pairs.get(usize::from(pair)) else {
+            return false;
+        };
+        let token = Source::Queue(self.id, pair).token();
+        let waker = self.datapath.waker_of(worker);
+        let mut tx = place.tx.lock();
+        let Some(queue) = tx.as_mut() else {
+            return false;
+        };
+        if let Some(kick) = &mut queue.kick
+            && let Err(error) = kick.move_to(waker.epoll().clone(), token)
+        {
+            tracing::debug!(vport = %self.id, pair, %error, "the queue stays where it is");
+            return false;
+        }
+        place.worker.store(worker, Ordering::Relaxed);
+        drop(tx);
+        waker.post(token);
+        true
     }
 
     /// The receive ring that a flow with this hash uses, for the length of a burst; empty when it
@@ -303,22 +357,26 @@ impl Device for Channel {
         let header_len = header_len(features);
         if index.is_tx() {
             let source = Source::Queue(self.id, index.pair());
-            let waker = self.datapath.waker(source);
+            let mut tx = pair.tx.lock();
+            let waker = self.datapath.waker_of(pair.worker.load(Ordering::Relaxed));
             let kick =
                 match kick.map(|fd| Kick::register(fd, waker.epoll().clone(), source.token())) {
                     None => None,
                     Some(Ok(kick)) => Some(kick),
                     Some(Err(error)) => {
-                        drop(driver);
+                        drop((tx, driver));
                         return self.fault(format!("ring {}: kick: {error}", index.0));
                     }
                 };
-            *pair.tx.lock() = Some(Box::new(TxQueue {
+            *tx = Some(Box::new(TxQueue {
                 ring,
                 header_len,
                 call,
                 kick,
+                last_work: 0,
+                busy: false,
             }));
+            drop(tx);
             waker.post(source.token());
         } else {
             // What the driver adds is found when there is something to deliver.

@@ -88,6 +88,16 @@ impl Kick {
             .map_err(|errno| EventError::Epoll { errno })?;
         Ok(Kick { fd, epoll })
     }
+
+    /// Watches it in another set instead. If it was ever written, that is reported there.
+    ///
+    /// # Errors
+    /// [`EventError::Epoll`]; it stays where it was. The same set is an error.
+    pub fn move_to(&mut self, epoll: Arc<Epoll>, token: u64) -> Result<(), EventError> {
+        // The old one leaves its set when it is dropped here.
+        *self = Kick::register(self.fd.clone(), epoll, token)?;
+        Ok(())
+    }
 }
 
 impl Drop for Kick {

@@ -4,8 +4,14 @@ use crate::emulator::Emulator;
 use chanio_emu::frontend::{Client, ClientOptions, HEADER};
 use chanio_emu::port::nofile_limit;
 use chanio_emu::ring::driver::SharedArea;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+use nix::unistd::Pid;
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 pub struct Options {
@@ -33,11 +39,17 @@ const PAUSE: Duration = Duration::from_micros(300);
 
 pub fn run(options: &Options) {
     let count = options.drivers as usize;
+    // Drivers on one CPU, the emulator on the others: on one alone a worker would be measured that
+    // waits for the driver that waits for it.
+    let pinned = pin(|cpu| cpu != 0);
     // A connection and a kick each, at both ends.
     nofile_limit(2 * u64::from(options.drivers) + 100);
     let emulator = Emulator::start(options.drivers, "off", options.workers);
     emulator.chanio(&format!("channel add ch --count {count}"));
     std::thread::sleep(Duration::from_secs(1));
+    if pinned {
+        pin(|cpu| cpu == 0);
+    }
 
     let (memory, threads) = (emulator.memory(), emulator.threads());
     let (started, cpu) = (Instant::now(), emulator.cpu());
@@ -73,7 +85,9 @@ pub fn run(options: &Options) {
         100.0 * idle
     );
 
+    bare_wake(options.kicks, pinned);
     wake(&mut clients, options.kicks);
+    bare_wake(options.kicks, pinned);
     chatter(&emulator, &mut clients, options.rate);
     let log = emulator.log();
     if log.contains("WARN") || log.contains("ERROR") {
@@ -119,6 +133,55 @@ fn frame(from: usize, to: usize, number: u32) -> [u8; 64] {
     frame[12..14].copy_from_slice(&[0x88, 0xb5]);
     frame[14..18].copy_from_slice(&number.to_le_bytes());
     frame
+}
+
+/// Keeps this thread, and what it starts, to the CPUs that are wanted; false if there are none.
+fn pin(wanted: impl Fn(usize) -> bool) -> bool {
+    // Once: it counts only those that this thread is kept to.
+    static CPUS: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let cpus = *CPUS;
+    let mut set = CpuSet::new();
+    let all = (0..cpus).filter(|cpu| wanted(*cpu));
+    let count = all.filter(|cpu| set.set(*cpu).is_ok()).count();
+    count > 0 && cpus > 1 && sched_setaffinity(Pid::from_raw(0), &set).is_ok()
+}
+
+/// What this machine takes to wake a thread that sleeps in epoll and does nothing but say so.
+fn bare_wake(kicks: u32, pinned: bool) {
+    let (epoll, event) = (Epoll::new(EpollCreateFlags::empty()), EventFd::new());
+    let (epoll, event) = (epoll.expect("epoll"), event.expect("eventfd"));
+    let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+    epoll
+        .add(&event, EpollEvent::new(edges, 0))
+        .expect("watched");
+    let woken = AtomicU32::new(0);
+    let mut times = Vec::with_capacity(kicks as usize);
+    let (ready, wait) = channel();
+    std::thread::scope(|scope| {
+        let (epoll, woken) = (&epoll, &woken);
+        scope.spawn(move || {
+            if pinned {
+                pin(|cpu| cpu != 0);
+            }
+            drop(ready);
+            while woken.load(Ordering::Relaxed) < kicks {
+                let n = epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::NONE);
+                woken.fetch_add(n.unwrap_or(0) as u32, Ordering::Release);
+            }
+        });
+        let _: Result<(), _> = wait.recv();
+        for number in 0..kicks {
+            std::thread::sleep(PAUSE);
+            let started = Instant::now();
+            event.write(1).expect("kick");
+            while woken.load(Ordering::Acquire) == number {
+                std::hint::spin_loop();
+            }
+            times.push(started.elapsed());
+        }
+    });
+    println!("  a bare thread woken            {}", percentiles(times));
 }
 
 /// One driver after the other sends a frame to its neighbour while all else sleeps.
