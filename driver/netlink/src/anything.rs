@@ -1,0 +1,35 @@
+//! One entry for fuzzing: bytes through every parser.
+
+use crate::message::{Acknowledgement, Message};
+use crate::tc::{Filter, Qdisc};
+
+/// Reads the bytes as every kind of message there is, and what parses once more after emitting
+/// it: the two must agree.
+pub fn parse_anything(bytes: &[u8]) {
+    for message in Message::parse_all(bytes).unwrap_or_default() {
+        let _ = Acknowledgement::parse(&message);
+        payload(&message.payload);
+    }
+    payload(bytes);
+}
+
+fn payload(bytes: &[u8]) {
+    if let Ok(filter) = Filter::parse(bytes) {
+        stable(&filter, |f| f.message(0, 0), |m| Filter::parse(&m.payload));
+    }
+    if let Ok(qdisc) = Qdisc::parse(bytes) {
+        stable(&qdisc, |q| q.message(0, 0), |m| Qdisc::parse(&m.payload));
+    }
+}
+
+/// What was read once is read the same again.
+fn stable<T: PartialEq + std::fmt::Debug>(
+    value: &T,
+    emit: impl Fn(&T) -> crate::Result<Message>,
+    parse: impl Fn(&Message) -> crate::Result<T>,
+) {
+    // A message that says the same may be longer, so much that it does not fit.
+    if let Ok(message) = emit(value) {
+        assert_eq!(&parse(&message).expect("what was emitted parses"), value);
+    }
+}
