@@ -54,6 +54,10 @@ drop_reasons! {
     MtuExceeded, "mtu_exceeded", "To: longer than the receiving channel's MTU.";
     UplinkAbsent, "uplink_absent", "To: the NIC has no uplink.";
     PortFull, "port_full", "To: the netdev behind the port has no room.";
+    CtNotIp, "ct_not_ip", "From: a rule's action is ct, and the packet is neither IPv4 nor IPv6.";
+    CtFull, "ct_full", "From: the packet begins a connection and the connection table is full.";
+    CtClash, "ct_clash", "From: the packet's connection cannot be committed, another one has its addresses and ports.";
+    CtNatExhausted, "ct_nat_exhausted", "From: no free address and port is left in the range that the packet's connection is to be translated to.";
     PortDown, "port_down", "To: the netdev behind the port is down or gone.";
 }
 

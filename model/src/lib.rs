@@ -11,13 +11,17 @@
 //! | [`wire`] | header views, the parser that makes a [`flow::FlowKey`], checksums |
 //! | [`offload`] | the virtio-net header; checksum and segmentation in software |
 //! | [`flow`] | match, action and rule types; the tables and their linear reference |
+//! | [`ct`] | connection tracking and NAT |
+//! | [`meter`] | tc's police: byte and packet rates |
 //! | [`eswitch`] | the switch: legacy FDB, switchdev tables, what to do with one packet |
 
+pub mod ct;
 pub mod drop_reason;
 pub mod eswitch;
 pub mod flow;
 mod hash;
 pub mod ids;
+pub mod meter;
 pub mod offload;
 #[cfg(test)]
 mod testing;
