@@ -2,10 +2,15 @@
 # guest-image.sh DIR: a stock Debian kernel and a small root for test guests, as DIR/vmlinux and
 # DIR/root.cpio. Downloads the kernel package once; nothing is installed.
 set -euo pipefail
+recipe_file=$(realpath "$0")
 dir=$1
 mkdir -p "$dir"
 cd "$dir"
-[[ -s vmlinux && -s root.cpio ]] && exit 0
+exec 9> lock
+flock 9
+# Another recipe makes another image.
+recipe=$(sha256sum < "$recipe_file")
+[[ -s vmlinux && -s root.cpio && $(cat recipe 2>/dev/null) == "$recipe" ]] && exit 0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -37,17 +42,38 @@ for applet in mount insmod cat echo sleep ping poweroff grep head ls wc awk seq 
 done
 add /bin/dash
 ln -s dash "$root/bin/sh"
-for program in ip ethtool iperf3 taskset; do add "$(PATH=/usr/sbin:/usr/bin:/sbin:/bin command -v $program)"; done
-for module in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci failover net_failover virtio_net; do
-    cp "$(find "$work/kernel" -name "$module.ko")" "$root/modules/"
+for program in ip tc ethtool iperf3 taskset; do add "$(PATH=/usr/sbin:/usr/bin:/sbin:/bin command -v $program)"; done
+# Beside each module a list: it and what it needs, in the order of loading.
+version=$(ls "$work/kernel/lib/modules")
+depmod -b "$work/kernel" "$version"
+modules=(
+    failover net_failover virtio_net virtio_pci virtio_console
+    tun veth vxlan geneve ip_gre ip6_gre nft_fwd_netdev nf_conntrack
+    sch_ingress cls_flower cls_matchall
+    act_csum act_ct act_gact act_mirred act_mpls act_pedit act_police act_sample act_skbedit act_tunnel_key act_vlan
+)
+for module in "${modules[@]}"; do
+    modprobe -d "$work/kernel" -S "$version" --show-depends "$module" | awk '/^insmod/ { print $2 }' |
+        while read -r file; do
+            name=$(basename "$file" | tr - _)
+            cp -n "$file" "$root/modules/$name"
+            echo "${name%.ko}"
+        done > "$root/modules/$module.order"
 done
+cat > "$root/bin/load" <<'LOAD'
+#!/bin/sh
+# load MODULE...: with what they need
+set -e
+for module; do
+    while read -r name; do [ -d /sys/module/$name ] || insmod /modules/$name.ko; done < /modules/$module.order
+done
+LOAD
+chmod +x "$root/bin/load"
 cat > "$root/init" <<'INIT'
 #!/bin/sh
 export PATH=/bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-for m in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci failover net_failover virtio_net; do
-    insmod /modules/$m.ko
-done
+load virtio_pci virtio_net
 ip link set lo up
 for c in all default; do echo 1 > /proc/sys/net/ipv6/conf/$c/disable_ipv6; done
 echo "guest: up"
@@ -58,3 +84,4 @@ chmod +x "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet) > root.cpio.new
 mv "$work/vmlinux" vmlinux
 mv root.cpio.new root.cpio
+echo "$recipe" > recipe

@@ -4,8 +4,8 @@
 set -euo pipefail
 
 packages=(
-    busybox-static clang cpio dash dpdk-dev ethtool iperf3 iproute2 iputils-ping
-    librte-net-vhost23 librte-net-virtio23 lz4 python3-scapy qemu-system-x86 tcpdump tshark xz-utils
+    binutils busybox-static clang cpio dash dpdk-dev ethtool iperf3 iproute2 iputils-ping kmod
+    librte-net-vhost23 librte-net-virtio23 lz4 nftables python3-scapy qemu-system-x86 tcpdump tshark xz-utils
 )
 missing=()
 for package in "${packages[@]}"; do

@@ -1,4 +1,4 @@
-//! A QEMU guest with a stock Debian kernel, under emulation, with channels as its netdevs.
+//! A QEMU guest with a stock Debian kernel, under emulation.
 
 use crate::process::{Process, run};
 use chanio_model::Mac;
@@ -6,19 +6,39 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// A guest to be booted.
+/// A guest to be booted; `..Guest::new(dir, script)` fills in what is not wanted.
 pub struct Guest<'a> {
     /// Where its files go.
     pub dir: &'a Path,
     /// Its netdev, `eth0`: the channel's socket, its address, and its queue pairs.
-    pub net: (&'a Path, Mac, u16),
+    pub net: Option<(&'a Path, Mac, u16)>,
     /// More properties of that netdev's device, each behind a comma.
     pub device: &'a str,
+    /// A listening Unix socket that the guest's `/dev/vport0p1` is connected to, a stream of bytes
+    /// in both directions; the script loads `virtio_console` first.
+    pub port: Option<&'a Path>,
+    /// Programs of this machine that it has in `/bin`, with the libraries they need.
+    pub programs: &'a [PathBuf],
+    /// How many processors.
+    pub cpus: u8,
     /// What it does, as a shell script; everything it prints can be waited for.
     pub script: &'a str,
 }
 
-impl Guest<'_> {
+impl<'a> Guest<'a> {
+    /// Two processors, and nothing beside the script.
+    pub fn new(dir: &'a Path, script: &'a str) -> Self {
+        Self {
+            dir,
+            net: None,
+            device: "",
+            port: None,
+            programs: &[],
+            cpus: 2,
+            script,
+        }
+    }
+
     /// Boot it.
     pub fn boot(self) -> Process {
         self.boot_under(&[])
@@ -27,43 +47,15 @@ impl Guest<'_> {
     /// Boot it with these words in front of QEMU: a program that runs it, and its arguments.
     pub fn boot_under(self, wrapper: &[String]) -> Process {
         let image = image();
-        // A cpio archive behind another adds to it.
-        let script_dir = self.dir.join("guest-script");
-        std::fs::create_dir_all(&script_dir).expect("directory");
-        std::fs::write(script_dir.join("script"), self.script).expect("script");
-        let initrd = self.dir.join("initrd");
-        run(Command::new("sh")
-            .current_dir(&script_dir)
-            .arg("-c")
-            .arg(format!(
-                "(cat {}; echo script | cpio -o -H newc --quiet) > {}",
-                image.join("root.cpio").display(),
-                initrd.display()
-            )));
-        let (socket, mac, queues) = self.net;
+        let initrd = self.initrd(&image);
         let mut words = wrapper.to_vec();
         words.push("qemu-system-x86_64".into());
         let mut qemu = Command::new(&words[0]);
         qemu.args(&words[1..]);
-        qemu.args([
-            "-accel",
-            "tcg,thread=multi",
-            "-machine",
-            "pc",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-        ]);
-        qemu.args([
-            "-m",
-            "256M",
-            "-nographic",
-            "-no-reboot",
-            "-nodefaults",
-            "-serial",
-            "stdio",
-        ]);
+        qemu.args(["-accel", "tcg,thread=multi", "-machine", "pc"]);
+        qemu.args(["-cpu", "max", "-smp", &self.cpus.to_string()]);
+        qemu.args(["-m", "256M", "-nographic", "-no-reboot", "-nodefaults"]);
+        qemu.args(["-serial", "stdio"]);
         qemu.args(["-object", "memory-backend-memfd,id=mem,size=256M,share=on"]);
         qemu.args(["-numa", "node,memdev=mem"]);
         qemu.arg("-kernel")
@@ -74,16 +66,58 @@ impl Guest<'_> {
             "-append",
             "console=ttyS0 panic=-1 quiet net.ifnames=0 mitigations=off",
         ]);
-        qemu.arg("-chardev")
-            .arg(format!("socket,id=c0,path={}", socket.display()));
-        qemu.arg("-netdev")
-            .arg(format!("vhost-user,id=n0,chardev=c0,queues={queues}"));
-        // MSI-X under emulation crashes QEMU 7.2 with vhost-user.
-        qemu.arg("-device").arg(format!(
-            "virtio-net-pci,netdev=n0,mq=on,vectors=0,romfile=,mac={mac}{}",
-            self.device
-        ));
+        if let Some((socket, mac, queues)) = self.net {
+            qemu.arg("-chardev")
+                .arg(format!("socket,id=c0,path={}", socket.display()));
+            qemu.arg("-netdev")
+                .arg(format!("vhost-user,id=n0,chardev=c0,queues={queues}"));
+            // MSI-X under emulation crashes QEMU 7.2 with vhost-user.
+            qemu.arg("-device").arg(format!(
+                "virtio-net-pci,netdev=n0,mq=on,vectors=0,romfile=,mac={mac}{}",
+                self.device
+            ));
+        }
+        if let Some(socket) = self.port {
+            qemu.args(["-device", "virtio-serial-pci"]);
+            qemu.arg("-chardev")
+                .arg(format!("socket,id=p0,path={}", socket.display()));
+            qemu.args(["-device", "virtserialport,chardev=p0,name=port"]);
+        }
         Process::start("guest", self.dir, &mut qemu)
+    }
+
+    /// The image's root with the script and the programs: a cpio archive behind another adds to
+    /// it.
+    fn initrd(&self, image: &Path) -> PathBuf {
+        let more = self.dir.join("guest-root");
+        std::fs::create_dir_all(more.join("bin")).expect("directory");
+        std::fs::write(more.join("script"), self.script).expect("script");
+        for program in self.programs {
+            add_program(program, &more);
+        }
+        let initrd = self.dir.join("initrd");
+        run(Command::new("sh").current_dir(&more).arg("-c").arg(format!(
+            "(cat {}; find . | cpio -o -H newc --quiet) > {}",
+            image.join("root.cpio").display(),
+            initrd.display()
+        )));
+        initrd
+    }
+}
+
+/// Copies a program to `root/bin`, without what debuggers want, and its libraries to their places.
+fn add_program(program: &Path, root: &Path) {
+    let name = program.file_name().expect("a program's path");
+    let to = root.join("bin").join(name);
+    run(Command::new("strip").arg("-o").arg(&to).arg(program));
+    let libraries = run(Command::new("ldd").arg(program));
+    let paths = libraries
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'));
+    for library in paths.map(Path::new) {
+        let to = root.join(library.strip_prefix("/").expect("absolute"));
+        std::fs::create_dir_all(to.parent().expect("a folder")).expect("directory");
+        std::fs::copy(library, &to).unwrap_or_else(|e| panic!("{}: {e}", library.display()));
     }
 }
 

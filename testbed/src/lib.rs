@@ -1,6 +1,7 @@
 //! What the end-to-end tests need: namespaces, processes, DPDK clients and guests. Everything made
 //! here goes away with its handle, also when a test panics.
 
+pub mod difftest;
 pub mod guest;
 pub mod hugepages;
 pub mod netns;

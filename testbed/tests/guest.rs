@@ -94,10 +94,8 @@ fn a_guest_and_a_container_talk_through_representors_and_then_through_rules() {
 
     let net = (ch[0].socket.as_deref().unwrap(), ch[0].mac, 2);
     let mut guest = Guest {
-        dir: dir.path(),
-        net,
-        device: "",
-        script: SCRIPT,
+        net: Some(net),
+        ..Guest::new(dir.path(), SCRIPT)
     }
     .boot();
     guest.wait_output("the guest to boot", 0, BOOT, |t| {
@@ -208,10 +206,9 @@ fn a_guest_with_packed_rings() {
     });
     let net = (ch[0].socket.as_deref().unwrap(), ch[0].mac, 2);
     let mut guest = Guest {
-        dir: dir.path(),
-        net,
+        net: Some(net),
         device: ",packed=on",
-        script: PACKED_SCRIPT,
+        ..Guest::new(dir.path(), PACKED_SCRIPT)
     }
     .boot();
     guest.wait_output("guest: ping", 0, BOOT, |t| t.contains("guest: ping"));

@@ -231,10 +231,8 @@ fn boot(bed: &Bed, side: &Side, socket: &Path) -> Result<Process, Trouble> {
         .parse()
         .map_err(|e| Trouble::Failed(format!("{e}")))?;
     let guest = Guest {
-        device: "",
-        dir: &side.dir,
-        net: (socket, mac, 1),
-        script: SCRIPT,
+        net: Some((socket, mac, 1)),
+        ..Guest::new(&side.dir, SCRIPT)
     };
     let mut guest = guest.boot_under(&bed.wrapper(&BOTH));
     guest.wait_output("the guest", 0, BOOT, |t| t.contains("guest: waits"));
