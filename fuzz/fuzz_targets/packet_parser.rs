@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(offload.fits(RxOffloads::ALL));
     let mut flat = frame.to_vec();
     if let Some(gso) = offload.gso {
-        let segments = Segmenter::new(&flat, &gso).expect("accepted");
+        let segments = Segmenter::new(&flat, &offload).expect("accepted");
         let mut out = vec![0; segments.max_len()];
         let mut payload = 0;
         for n in 0..segments.count() {

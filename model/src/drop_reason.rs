@@ -34,6 +34,16 @@ drop_reasons! {
     Runt, "runt", "From: shorter than an Ethernet header (14 bytes).";
     TooLong, "too_long", "From: longer than the vport's MTU allows, or than any frame may be.";
     BadOffload, "bad_offload", "From: the virtio-net header asks for a checksum or segmentation that does not fit the frame.";
+    RewriteRoom, "rewrite_room", "From: a rewrite would put more headers in front of the frame than there is room for.";
+    RewriteDepth, "rewrite_depth", "From: a rewrite needs header bytes behind those that were looked at.";
+    RewriteLength, "rewrite_length", "From: a rewrite would make the packet longer than its headers can say (65,535 bytes).";
+    CsumCutOff, "csum_cut_off", "From: a csum action on a packet that is shorter than its headers say.";
+    TunnelPayload, "tunnel_payload", "From: a tunnel that carries IP packets got another frame.";
+    TunnelMalformed, "tunnel_malformed", "From: the outer headers of a tunnelled packet are not valid.";
+    TunnelGso, "tunnel_gso", "From: a tunnelled packet to be unwrapped is to be cut into segments first.";
+    TunnelEcn, "tunnel_ecn", "From: congestion was met in a tunnel by a packet whose own header cannot say so (RFC 6040).";
+    NatInner, "nat_inner", "From: the packet that an ICMP error is about is cut off, so its addresses cannot be translated.";
+    MplsInvalid, "mpls_invalid", "From: an MPLS action on a frame without a label, or whose TTL ran out.";
     VportDown, "vport_down", "From: the sending channel's link is administratively down.";
     SpoofedMac, "spoofed_mac", "From: spoof checking is on and the source address is not the channel's.";
     VlanNotAllowed, "vlan_not_allowed", "From: the channel has a port VLAN and sent a tagged frame.";

@@ -13,10 +13,12 @@
 //! | [`flow`] | match, action and rule types; the tables and their linear reference |
 //! | [`ct`] | connection tracking and NAT |
 //! | [`meter`] | tc's police: byte and packet rates |
+//! | [`edit`] | rewriting a packet: tags, fields, checksums, tunnels, translated addresses |
 //! | [`eswitch`] | the switch: legacy FDB, switchdev tables, what to do with one packet |
 
 pub mod ct;
 pub mod drop_reason;
+pub mod edit;
 pub mod eswitch;
 pub mod flow;
 mod hash;

@@ -332,8 +332,8 @@ fn finish(
         offload.to_hdr(takes).write(&mut header);
         return give(&header, flat);
     }
-    if let Some(gso) = offload.gso {
-        let segments = Segmenter::new(flat, &gso)?;
+    if offload.gso.is_some() {
+        let segments = Segmenter::new(flat, &offload)?;
         let mut n = 0;
         while let Some(len) = segments.write(n, segment) {
             give(&header, &segment[..len])?;

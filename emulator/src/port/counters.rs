@@ -21,11 +21,20 @@ pub enum Counted {
 const COUNTED: usize = 4;
 
 #[repr(align(64))]
-#[derive(Default)]
 struct Shard {
     packets: [AtomicU64; COUNTED],
     bytes: [AtomicU64; COUNTED],
     drops: [AtomicU64; DropReason::COUNT],
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self {
+            packets: Default::default(),
+            bytes: Default::default(),
+            drops: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
 }
 
 /// Packets and bytes by [`Counted`], losses by reason.

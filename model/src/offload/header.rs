@@ -132,7 +132,7 @@ impl VnetHdr {
         Ok(Offload {
             csum: Some(csum),
             gso,
-            data_valid: false,
+            ..Offload::default()
         })
     }
 

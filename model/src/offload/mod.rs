@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `header` | the virtio-net header, and what is left of it once it was checked |
 //! | `segment` | finishing a checksum, cutting a frame into segments |
+//! | `outer` | the headers of a tunnel in front of each segment |
 
 mod header;
+mod outer;
 mod segment;
 
 pub use header::{VNET_HDR_LEN, VnetHdr, flags, gso_type};
@@ -46,6 +48,19 @@ pub struct Gso {
     pub ecn: bool,
 }
 
+/// Headers that a tunnel put in front of a frame that still has to be cut into segments; each
+/// segment gets them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Outer {
+    /// Their length, the tunnel's own header included, in bytes; 0: no tunnel.
+    pub len: u16,
+    /// What follows them is an IP packet, not an Ethernet frame.
+    pub bare: bool,
+}
+
+/// Tunnels in tunnels around a frame to be cut.
+pub const MAX_OUTER: usize = 2;
+
 /// What is still to be done to a frame, checked against its headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Offload {
@@ -53,6 +68,8 @@ pub struct Offload {
     pub csum: Option<Csum>,
     /// Cut into segments; `csum` is there then.
     pub gso: Option<Gso>,
+    /// Tunnels around a frame with `gso`, the outermost first. Nobody takes such a frame uncut.
+    pub outer: [Outer; MAX_OUTER],
     /// Somebody we believe has verified the checksum. Never taken from a driver's header: virtio
     /// 1.3 §5.1.6.2 has the bit in the other direction only.
     pub data_valid: bool,
@@ -96,6 +113,9 @@ impl Offload {
             return false;
         }
         self.gso.is_none_or(|gso| {
+            if self.outer[0].len != 0 {
+                return false;
+            }
             let kind = match gso.kind {
                 GsoKind::Tcp4 => rx.tso4,
                 GsoKind::Tcp6 => rx.tso6,
@@ -110,15 +130,24 @@ impl Offload {
     /// front of its network header, as a VLAN tag is.
     #[inline]
     pub fn shifted(mut self, delta: i16) -> Self {
-        // Both offsets lie behind an Ethernet header and inside a worker's snapshot, so four bytes
-        // more or less cannot wrap.
+        // The offsets lie behind an Ethernet header and inside a worker's snapshot, so what is put
+        // in or taken out in front of them cannot make them wrap.
         if let Some(csum) = &mut self.csum {
             csum.start = csum.start.saturating_add_signed(delta);
         }
         if let Some(gso) = &mut self.gso {
             gso.hdr_len = gso.hdr_len.saturating_add_signed(delta);
         }
+        let outer = &mut self.outer[0];
+        if outer.len != 0 {
+            outer.len = outer.len.saturating_add_signed(delta);
+        }
         self
+    }
+
+    /// Length of all [`Offload::outer`] headers in bytes.
+    pub fn outer_len(&self) -> usize {
+        self.outer.iter().map(|outer| usize::from(outer.len)).sum()
     }
 
     /// The header for a receiver, built from nothing but what was checked. The caller has made
@@ -166,6 +195,10 @@ mod tests {
             hdr_len: 66,
             ecn: true,
         }),
+        outer: [Outer {
+            len: 0,
+            bare: false,
+        }; MAX_OUTER],
         data_valid: false,
     };
 

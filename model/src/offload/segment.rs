@@ -1,9 +1,10 @@
 //! Checksum and segmentation in software, for receivers that cannot take a frame unfinished.
 
-use super::{Csum, Gso, GsoKind};
+use super::outer::{OuterHeaders, finish_ip, pseudo, put_checksum};
+use super::{Csum, GsoKind, Offload};
+use crate::DropReason;
 use crate::wire::l4::{TCP_CHECKSUM, UDP_CHECKSUM, UDP_HEADER_LEN, tcp_flags, tcp_header_len};
-use crate::wire::{self, checksum, eth_type, ip_proto, ipv4, ipv6};
-use crate::{DropReason, VportId};
+use crate::wire::{IpVersion, Layout, Transport, checksum, ip_at, ip_proto};
 
 /// Finishes a checksum in place: sums from `csum.start` to the end of the frame, with the
 /// pseudo-header's sum that the sender left in the field. False, and nothing changed, if the field
@@ -21,54 +22,69 @@ pub fn finish_checksum(frame: &mut [u8], csum: Csum) -> bool {
 
 /// RFC 768: a UDP checksum of 0 means there is none, and its complement means the same number.
 /// Harmless for the others, as in ones' complement both are zero.
-fn no_zero(sum: u16) -> u16 {
+pub(super) fn no_zero(sum: u16) -> u16 {
     if sum == 0 { 0xffff } else { sum }
 }
 
 /// Cuts one frame into the segments that would have been sent without segmentation offload.
 #[derive(Clone, Copy, Debug)]
 pub struct Segmenter<'a> {
+    outer: OuterHeaders<'a>,
     headers: &'a [u8],
     payload: &'a [u8],
-    kind: GsoKind,
+    version: IpVersion,
+    proto: u8,
     size: usize,
     l3: usize,
     l4: usize,
 }
 
 impl<'a> Segmenter<'a> {
-    /// For a whole frame that `gso` was checked for (and shifted with). The headers are parsed
-    /// again, so a `gso` of another frame is `BadOffload` and no more.
-    pub fn new(frame: &'a [u8], gso: &Gso) -> Result<Self, DropReason> {
+    /// For a whole frame that `offload` was checked for (and shifted with). The headers are
+    /// parsed again, so one of another frame is `BadOffload` and no more, as is one without
+    /// `gso`.
+    pub fn new(frame: &'a [u8], offload: &Offload) -> Result<Self, DropReason> {
         const BAD: DropReason = DropReason::BadOffload;
-        let parsed = wire::parse(frame, frame.len() as u32, VportId::UPLINK)?;
-        let (ip, proto) = match gso.kind {
-            GsoKind::Tcp4 => (eth_type::IPV4, ip_proto::TCP),
-            GsoKind::Tcp6 => (eth_type::IPV6, ip_proto::TCP),
-            GsoKind::Udp4 => (eth_type::IPV4, ip_proto::UDP),
-            GsoKind::Udp6 => (eth_type::IPV6, ip_proto::UDP),
+        let gso = offload.gso.ok_or(BAD)?;
+        let (version, proto) = match gso.kind {
+            GsoKind::Tcp4 => (IpVersion::V4, ip_proto::TCP),
+            GsoKind::Tcp6 => (IpVersion::V6, ip_proto::TCP),
+            GsoKind::Udp4 => (IpVersion::V4, ip_proto::UDP),
+            GsoKind::Udp6 => (IpVersion::V6, ip_proto::UDP),
         };
-        let l4 = usize::from(parsed.l4_offset);
-        let (headers, payload) = frame
-            .split_at_checked(usize::from(gso.hdr_len))
+        let (outer, frame) = OuterHeaders::split(frame, &offload.outer)?;
+        let (l3, ip) = if outer.bare {
+            (0, ip_at(frame, 0, version.eth_type()))
+        } else {
+            let layout = Layout::of(frame).ok_or(BAD)?;
+            (layout.l3, layout.ip)
+        };
+        let ip = ip.ok_or(BAD)?;
+        let Transport::At(l4) = ip.l4 else {
+            return Err(BAD);
+        };
+        let hdr_len = usize::from(gso.hdr_len)
+            .checked_sub(outer.len())
             .ok_or(BAD)?;
+        let (headers, payload) = frame.split_at_checked(hdr_len).ok_or(BAD)?;
         let l4_len = match proto {
             ip_proto::TCP => headers.get(l4..).and_then(tcp_header_len).ok_or(BAD)?,
             _ => UDP_HEADER_LEN,
         };
-        let ok = l4 != 0
-            && (parsed.key.eth_type, parsed.key.ip_proto) == (ip, proto)
-            && !parsed.fragment
+        let ok = (ip.version, ip.proto) == (version, proto)
+            && !ip.fragment
             && l4 + l4_len == headers.len()
             // So that every length field of a segment fits its 16 bits.
-            && headers.len() + usize::from(gso.size) <= usize::from(u16::MAX)
+            && outer.len() + headers.len() + usize::from(gso.size) <= usize::from(u16::MAX)
             && gso.size != 0;
         let segmenter = Self {
+            outer,
             headers,
             payload,
-            kind: gso.kind,
+            version,
+            proto,
             size: usize::from(gso.size),
-            l3: usize::from(parsed.l3_offset),
+            l3,
             l4,
         };
         if ok { Ok(segmenter) } else { Err(BAD) }
@@ -81,7 +97,7 @@ impl<'a> Segmenter<'a> {
 
     /// Length of the longest segment with its headers, in bytes: room for [`Segmenter::write`].
     pub fn max_len(&self) -> usize {
-        self.headers.len() + self.size.min(self.payload.len())
+        self.outer.len() + self.headers.len() + self.size.min(self.payload.len())
     }
 
     /// Writes segment `n`, all its checksums done, into `out` and returns its length in bytes.
@@ -92,55 +108,29 @@ impl<'a> Segmenter<'a> {
         }
         let from = n * self.size;
         let payload = &self.payload[from..self.payload.len().min(from + self.size)];
-        let len = self.headers.len() + payload.len();
+        let len = self.outer.len() + self.headers.len() + payload.len();
         let out = out.get_mut(..len)?;
-        out[..self.headers.len()].copy_from_slice(self.headers);
-        out[self.headers.len()..].copy_from_slice(payload);
-        self.fix_l3(n, out);
-        self.fix_l4(n, out);
+        let segment = &mut out[self.outer.len()..];
+        segment[..self.headers.len()].copy_from_slice(self.headers);
+        segment[self.headers.len()..].copy_from_slice(payload);
+        finish_ip(self.version, n, &mut segment[self.l3..], self.l4 - self.l3);
+        self.fix_l4(n, segment);
+        self.outer.write(n, out);
         Some(len)
-    }
-
-    fn fix_l3(&self, n: usize, out: &mut [u8]) {
-        // `new` made sure that every length fits 16 bits.
-        let l3_len = out.len() - self.l3;
-        let header = &mut out[self.l3..self.l4];
-        match self.kind {
-            GsoKind::Tcp4 | GsoKind::Udp4 => {
-                let first = u16::from_be_bytes([header[4], header[5]]);
-                ipv4::finish(header, l3_len as u16, first.wrapping_add(n as u16));
-            }
-            GsoKind::Tcp6 | GsoKind::Udp6 => {
-                let payload_len = (l3_len - ipv6::IPV6_HEADER_LEN) as u16;
-                header[4..6].copy_from_slice(&payload_len.to_be_bytes());
-            }
-        }
     }
 
     fn fix_l4(&self, n: usize, out: &mut [u8]) {
         let (before, segment) = out.split_at_mut(self.l4);
         let len = segment.len() as u32;
-        let (proto, field) = match self.kind {
-            GsoKind::Tcp4 | GsoKind::Tcp6 => {
-                self.fix_tcp(n, segment);
-                (ip_proto::TCP, TCP_CHECKSUM)
-            }
-            GsoKind::Udp4 | GsoKind::Udp6 => {
-                segment[4..6].copy_from_slice(&(len as u16).to_be_bytes());
-                (ip_proto::UDP, UDP_CHECKSUM)
-            }
+        let field = if self.proto == ip_proto::TCP {
+            self.fix_tcp(n, segment);
+            TCP_CHECKSUM
+        } else {
+            segment[4..6].copy_from_slice(&(len as u16).to_be_bytes());
+            UDP_CHECKSUM
         };
-        let l3 = &before[self.l3..];
-        let pseudo =
-            match self.kind {
-                GsoKind::Tcp4 | GsoKind::Udp4 => ipv4::Ipv4::parse(l3)
-                    .map(|ip| checksum::pseudo_v4(ip.src(), ip.dst(), proto, len)),
-                GsoKind::Tcp6 | GsoKind::Udp6 => ipv6::Ipv6::parse(l3)
-                    .map(|ip| checksum::pseudo_v6(ip.src(), ip.dst(), proto, len)),
-            };
-        segment[field..field + 2].fill(0);
-        let sum = pseudo.unwrap_or_default().bytes(segment).finish();
-        segment[field..field + 2].copy_from_slice(&no_zero(sum).to_be_bytes());
+        let pseudo = pseudo(self.version, &before[self.l3..], self.proto, len);
+        put_checksum(pseudo.unwrap_or_default(), segment, field);
     }
 
     fn fix_tcp(&self, n: usize, tcp: &mut [u8]) {
@@ -160,9 +150,18 @@ impl<'a> Segmenter<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::offload::{VnetHdr, flags, gso_type};
+    use crate::offload::{Gso, VnetHdr, flags, gso_type};
     use crate::testing::{FrameSpec, checksums_verify};
+    use crate::{VportId, wire};
     use proptest::prelude::*;
+
+    fn cut(frame: &[u8], gso: Gso) -> Result<Segmenter<'_>, DropReason> {
+        let offload = Offload {
+            gso: Some(gso),
+            ..Offload::default()
+        };
+        Segmenter::new(frame, &offload)
+    }
 
     fn hdr(spec: &FrameSpec, size: u16) -> VnetHdr {
         let kind = match (spec.tcp, spec.v6) {
@@ -212,7 +211,7 @@ mod tests {
             hdr_len: 54,
             ecn: true,
         };
-        let cut = Segmenter::new(&frame, &gso).unwrap();
+        let cut = cut(&frame, gso).unwrap();
         assert_eq!((cut.count(), cut.max_len()), (3, 1054));
         let mut out = [0; 1054];
         let got: Vec<_> = (0..3)
@@ -242,7 +241,7 @@ mod tests {
             hdr_len: 54,
             ecn: false,
         };
-        assert!(Segmenter::new(&frame, &gso).is_ok());
+        assert!(cut(&frame, gso).is_ok());
         for bad in [
             Gso {
                 kind: GsoKind::Tcp6,
@@ -265,13 +264,13 @@ mod tests {
             },
         ] {
             assert_eq!(
-                Segmenter::new(&frame, &bad).err(),
+                cut(&frame, bad).err(),
                 Some(DropReason::BadOffload),
                 "{bad:?}"
             );
         }
-        assert!(Segmenter::new(&frame[..20], &gso).is_err());
-        assert!(Segmenter::new(&[], &gso).is_err());
+        assert!(cut(&frame[..20], gso).is_err());
+        assert!(cut(&[], gso).is_err());
     }
 
     proptest! {
@@ -295,7 +294,7 @@ mod tests {
                 prop_assert!(len <= usize::from(size));
                 return Ok(());
             };
-            let cut = Segmenter::new(&frame, &gso).unwrap();
+            let cut = cut(&frame, gso).unwrap();
             let mut out = vec![0; cut.max_len()];
             let mut payload = Vec::new();
             for n in 0..cut.count() {
@@ -341,7 +340,7 @@ mod tests {
                 return Ok(());
             };
             if let Some(gso) = offload.gso {
-                let cut = Segmenter::new(&frame, &gso).unwrap();
+                let cut = cut(&frame, gso).unwrap();
                 let mut out = vec![0; cut.max_len()];
                 prop_assert!((0..cut.count()).all(|n| cut.write(n, &mut out).is_some()));
             }

@@ -17,7 +17,7 @@ pub fn is_vlan(eth_type: u16) -> bool {
 
 /// The big-endian number at `at`.
 #[inline]
-pub(super) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     let pair = bytes.get(at..)?.first_chunk()?;
     Some(u16::from_be_bytes(*pair))
 }

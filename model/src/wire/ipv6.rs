@@ -24,6 +24,8 @@ pub struct Upper {
     pub reached: bool,
     /// The packet is a fragment.
     pub fragment: bool,
+    /// It is not the first one.
+    pub later: bool,
 }
 
 impl<'a> Ipv6<'a> {
@@ -59,6 +61,7 @@ impl<'a> Ipv6<'a> {
             offset: IPV6_HEADER_LEN,
             reached: true,
             fragment: false,
+            later: false,
         }
     }
 }
@@ -75,6 +78,7 @@ fn walk(first: u8, behind: &[u8]) -> Upper {
         offset: IPV6_HEADER_LEN,
         reached: false,
         fragment: false,
+        later: false,
     };
     let mut rest = behind;
     for _ in 0..MAX_EXTENSIONS {
@@ -89,14 +93,15 @@ fn walk(first: u8, behind: &[u8]) -> Upper {
         let Some(next) = rest.get(len..) else {
             return at;
         };
-        let later = at.proto == 44 && {
-            at.fragment |= u16::from_be_bytes([header[2], header[3]]) & 0xfff9 != 0;
-            u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0
-        };
+        if at.proto == 44 {
+            let field = u16::from_be_bytes([header[2], header[3]]);
+            at.fragment |= field & 0xfff9 != 0;
+            at.later = field & 0xfff8 != 0;
+        }
         rest = next;
         at.offset += len;
         at.proto = header[0];
-        if later {
+        if at.later {
             return at;
         }
         if !is_extension(at.proto) {
@@ -136,6 +141,7 @@ mod tests {
             offset: 40 + 52,
             reached: true,
             fragment: true,
+            later: false,
         };
         assert_eq!(end, want);
         // Cut anywhere inside, the walk stops at a header and says so.
@@ -153,7 +159,8 @@ mod tests {
                 proto: 17,
                 offset: 48,
                 reached: false,
-                fragment: true
+                fragment: true,
+                later: true,
             }
         );
         // An atomic fragment (RFC 6946) is a whole packet.
@@ -164,7 +171,8 @@ mod tests {
                 proto: 17,
                 offset: 48,
                 reached: true,
-                fragment: false
+                fragment: false,
+                later: false,
             }
         );
     }

@@ -5,6 +5,7 @@
 //! | `ethernet` | Ethernet and VLAN headers, pushing and popping tags |
 //! | [`ipv4`], [`ipv6`] | IP headers |
 //! | [`l4`] | TCP and UDP headers |
+//! | `layout` | where the headers are, for those who rewrite them |
 //! | [`checksum`] | the Internet checksum |
 
 pub mod checksum;
@@ -12,9 +13,13 @@ mod ethernet;
 pub mod ipv4;
 pub mod ipv6;
 pub mod l4;
+mod layout;
 mod parse;
 
+pub(crate) use ethernet::be16;
 pub use ethernet::{ETH_HEADER_LEN, VLAN_TAG_LEN, is_vlan, vlan_pop, vlan_push, vlan_set_vid};
+pub use layout::{IpLayout, IpVersion, Layout, Transport};
+pub(crate) use layout::{checksum_field, ip_at};
 pub use parse::{HEAD_LEN, Parsed, parse};
 
 /// EtherTypes (IEEE registration authority).
@@ -45,6 +50,10 @@ pub mod ip_proto {
     pub const ICMPV6: u8 = 58;
     /// SCTP.
     pub const SCTP: u8 = 132;
+    /// IGMP.
+    pub const IGMP: u8 = 2;
+    /// DCCP.
+    pub const DCCP: u8 = 33;
     /// UDP-Lite.
     pub const UDPLITE: u8 = 136;
 
