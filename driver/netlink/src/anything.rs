@@ -1,5 +1,7 @@
 //! One entry for fuzzing: bytes through every parser.
 
+use crate::devlink::Devlink;
+use crate::genl::Family;
 use crate::message::{Acknowledgement, Message};
 use crate::tc::{Filter, Qdisc};
 
@@ -16,6 +18,16 @@ pub fn parse_anything(bytes: &[u8]) {
 fn payload(bytes: &[u8]) {
     if let Ok(filter) = Filter::parse(bytes) {
         stable(&filter, |f| f.message(0, 0), |m| Filter::parse(&m.payload));
+    }
+    if let Ok(devlink) = Devlink::parse(bytes) {
+        stable(
+            &devlink,
+            |d| d.message(0, 0),
+            |m| Devlink::parse(&m.payload),
+        );
+    }
+    if let Ok(family) = Family::parse(bytes) {
+        stable(&family, |f| f.message(0), |m| Family::parse(&m.payload));
     }
     if let Ok(qdisc) = Qdisc::parse(bytes) {
         stable(&qdisc, |q| q.message(0, 0), |m| Qdisc::parse(&m.payload));

@@ -8,7 +8,9 @@
 
 mod anything;
 pub mod attr;
+pub mod devlink;
 mod error;
+pub mod genl;
 pub mod message;
 pub mod tc;
 

@@ -1,5 +1,7 @@
 //! Whatever is emitted parses to the same.
 
+use crate::devlink::Devlink;
+use crate::genl::Family;
 use crate::message::{Acknowledgement, ExtAck, Message};
 use crate::tc::{Filter, Qdisc};
 use crate::{Error, Result};
@@ -50,6 +52,16 @@ proptest! {
     }
 
     #[test]
+    fn devlink(seed in seed()) {
+        check(&seed, |d: &Devlink| d.message(20, 5), |m| Devlink::parse(&m.payload))?;
+    }
+
+    #[test]
+    fn family(seed in seed()) {
+        check(&seed, |family: &Family| family.message(5), |m| Family::parse(&m.payload))?;
+    }
+
+    #[test]
     fn acknowledgement(seed in seed(), error in 0..4096, sequence: u32, port: u32) {
         let request = Message { kind: 44, flags: 5, sequence, port, payload: Vec::new() };
         let told = |told: &ExtAck| Acknowledgement { error, request: request.clone(), told: told.clone() };
@@ -65,15 +77,16 @@ proptest! {
     }
 
     #[test]
-    fn broken_filter(
+    fn broken_messages(
         seed in seed(),
         breaks in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let filter = Filter::arbitrary(&mut Unstructured::new(&seed)).unwrap();
-        if let Ok(message) = filter.message(44, 5) {
+        let devlink = Devlink::arbitrary(&mut Unstructured::new(&seed)).unwrap();
+        for message in [filter.message(44, 5), devlink.message(20, 5)].into_iter().flatten() {
             let mut bytes = message.to_bytes();
-            for (at, byte) in breaks {
-                *at.get_mut(&mut bytes) = byte;
+            for (at, byte) in &breaks {
+                *at.get_mut(&mut bytes) = *byte;
             }
             crate::parse_anything(&bytes);
             crate::parse_anything(&bytes[16..]);

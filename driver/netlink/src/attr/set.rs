@@ -24,7 +24,7 @@ impl AttrSet {
     }
 }
 
-/// Declares a module with one constant per attribute, numbered in order from 0, and their `SET`.
+/// Declares a module with one constant per attribute, numbered in order from 0, and `ALL` of them.
 macro_rules! attributes {
     ($(#[$doc:meta])* $vis:vis mod $module:ident = $prefix:literal { $($name:ident),+ $(,)? }) => {
         $(#[$doc])*
@@ -33,7 +33,7 @@ macro_rules! attributes {
             enum Number { $($name),+ }
             $(pub const $name: u16 = Number::$name as u16;)+
             /// All of them.
-            pub static SET: $crate::attr::AttrSet = $crate::attr::AttrSet {
+            pub static ALL: $crate::attr::AttrSet = $crate::attr::AttrSet {
                 prefix: $prefix,
                 names: &[$(stringify!($name)),+],
             };

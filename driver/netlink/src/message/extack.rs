@@ -88,7 +88,7 @@ impl ExtAck {
     fn read(table: &Table<'_>) -> Result<Self> {
         let told = Told::read(table)?;
         let policy = table.attr(nlmsgerr::POLICY);
-        let policy = policy.map(|attr| Policy::read(&attr.nest(&policy::SET)?));
+        let policy = policy.map(|attr| Policy::read(&attr.nest(&policy::ALL)?));
         Ok(ExtAck {
             message: told.message,
             offset: told.offset,
@@ -161,7 +161,7 @@ impl Acknowledgement {
                 min: header.len(),
                 max: echoed.len(),
             })?;
-            ExtAck::read(&Table::new(&nlmsgerr::SET, bytes)?)?
+            ExtAck::read(&Table::new(&nlmsgerr::ALL, bytes)?)?
         };
         Ok(Acknowledgement {
             error: error.checked_neg().unwrap_or(i32::MAX),

@@ -106,7 +106,7 @@ impl Filter {
     /// Reads the payload of such a message.
     pub fn parse(payload: &[u8]) -> Result<Self> {
         let (header, attributes) = Header::parse(payload)?;
-        let table = Table::new(&tca::SET, attributes)?;
+        let table = Table::new(&tca::ALL, attributes)?;
         let [high, low, big0, big1] = header.info.to_be_bytes();
         Ok(Filter {
             at: header.into(),

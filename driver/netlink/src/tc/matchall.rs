@@ -31,7 +31,7 @@ pub struct MatchallRule {
 impl MatchallRule {
     /// Reads TCA_OPTIONS of a filter of kind `matchall`.
     pub fn parse(options: &Attr<'_>) -> Result<Self> {
-        let table = options.nest(&matchall::SET)?;
+        let table = options.nest(&matchall::ALL)?;
         let actions = table
             .attr(matchall::ACT)
             .map(|attr| action::parse_list(&attr))

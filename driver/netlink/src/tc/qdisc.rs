@@ -57,7 +57,7 @@ impl Qdisc {
     /// Reads the payload of RTM_*QDISC.
     pub fn parse(payload: &[u8]) -> Result<Self> {
         let (header, attributes) = Header::parse(payload)?;
-        let table = Table::new(&tca::SET, attributes)?;
+        let table = Table::new(&tca::ALL, attributes)?;
         Ok(Qdisc {
             header,
             more: QdiscMore::read(&table)?,

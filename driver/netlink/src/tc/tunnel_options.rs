@@ -103,16 +103,16 @@ impl Value for TunnelOptions {
     const NESTED: bool = true;
 
     fn parse(attr: &Attr<'_>) -> Result<Self> {
-        let table = attr.nest(&opts::SET)?;
+        let table = attr.nest(&opts::ALL)?;
         Ok(TunnelOptions {
             geneve: table
                 .all(opts::GENEVE)
-                .map(|attr| GeneveOption::read(&attr.nest(&geneve::SET)?))
+                .map(|attr| GeneveOption::read(&attr.nest(&geneve::ALL)?))
                 .collect::<Result<_>>()?,
-            vxlan: one(&table, opts::VXLAN, &vxlan::SET, VxlanOption::read)?,
-            erspan: one(&table, opts::ERSPAN, &erspan::SET, ErspanOption::read)?,
-            gtp: one(&table, opts::GTP, &gtp::SET, GtpOption::read)?,
-            pfcp: one(&table, opts::PFCP, &pfcp::SET, PfcpOption::read)?,
+            vxlan: one(&table, opts::VXLAN, &vxlan::ALL, VxlanOption::read)?,
+            erspan: one(&table, opts::ERSPAN, &erspan::ALL, ErspanOption::read)?,
+            gtp: one(&table, opts::GTP, &gtp::ALL, GtpOption::read)?,
+            pfcp: one(&table, opts::PFCP, &pfcp::ALL, PfcpOption::read)?,
             unknown: table.rest(),
         })
     }

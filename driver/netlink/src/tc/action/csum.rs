@@ -37,7 +37,7 @@ impl Csum {
 
 impl Options for Csum {
     const NAME: &'static str = "csum";
-    const SET: &'static AttrSet = &csum::SET;
+    const SET: &'static AttrSet = &csum::ALL;
     const PARMS: u16 = csum::PARMS;
     const TM: u16 = csum::TM;
 

@@ -64,7 +64,7 @@ impl Ct {
 
 impl Options for Ct {
     const NAME: &'static str = "ct";
-    const SET: &'static AttrSet = &ct::SET;
+    const SET: &'static AttrSet = &ct::ALL;
     const PARMS: u16 = ct::PARMS;
     const TM: u16 = ct::TM;
 

@@ -55,7 +55,7 @@ impl Value for Random {
 
 impl Options for Gact {
     const NAME: &'static str = "gact";
-    const SET: &'static AttrSet = &gact::SET;
+    const SET: &'static AttrSet = &gact::ALL;
     const PARMS: u16 = gact::PARMS;
     const TM: u16 = gact::TM;
 

@@ -39,7 +39,7 @@ pub struct Mirred {
 
 impl Options for Mirred {
     const NAME: &'static str = "mirred";
-    const SET: &'static AttrSet = &mirred::SET;
+    const SET: &'static AttrSet = &mirred::ALL;
     const PARMS: u16 = mirred::PARMS;
     const TM: u16 = mirred::TM;
 

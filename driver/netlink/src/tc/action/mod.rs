@@ -178,7 +178,7 @@ impl Action {
     }
 
     fn parse(attr: &Attr<'_>) -> Result<Self> {
-        let table = attr.nest(&act::SET)?;
+        let table = attr.nest(&act::ALL)?;
         let name: String = table.need(act::KIND)?;
         let stats = table
             .attr(act::STATS)

@@ -55,7 +55,7 @@ pub struct Mpls {
 
 impl Options for Mpls {
     const NAME: &'static str = "mpls";
-    const SET: &'static AttrSet = &mpls::SET;
+    const SET: &'static AttrSet = &mpls::ALL;
     const PARMS: u16 = mpls::PARMS;
     const TM: u16 = mpls::TM;
 

@@ -103,7 +103,7 @@ impl PeditKey {
     }
 
     fn read_extension(&mut self, attr: &Attr<'_>) -> Result<()> {
-        let table = attr.nest(&key_ex::SET)?;
+        let table = attr.nest(&key_ex::ALL)?;
         self.header = match table.need::<u16>(key_ex::HTYPE)? {
             0 => PeditHeader::Network,
             1 => PeditHeader::Eth,
@@ -136,7 +136,7 @@ impl PeditKey {
 
 impl Options for Pedit {
     const NAME: &'static str = "pedit";
-    const SET: &'static AttrSet = &pedit::SET;
+    const SET: &'static AttrSet = &pedit::ALL;
     const PARMS: u16 = pedit::PARMS_EX;
     const TM: u16 = pedit::TM;
 
@@ -159,7 +159,7 @@ impl Options for Pedit {
             .ok_or_else(|| parms.size(Generic::SIZE + 4 + usize::from(count) * KEY_SIZE))?;
         let mut keys: Vec<PeditKey> = keys.iter().map(PeditKey::parse).collect();
         if let (false, Some(extensions)) = (plain, table.attr(pedit::KEYS_EX)) {
-            let extensions = extensions.nest(&pedit::SET)?;
+            let extensions = extensions.nest(&pedit::ALL)?;
             for (key, extension) in keys.iter_mut().zip(extensions.all(pedit::KEY_EX)) {
                 key.read_extension(&extension)?;
             }

@@ -113,7 +113,7 @@ const WORDS: usize = HEAD + 6 + 3;
 
 impl Options for Police {
     const NAME: &'static str = "police";
-    const SET: &'static AttrSet = &police::SET;
+    const SET: &'static AttrSet = &police::ALL;
     const PARMS: u16 = police::TBF;
     const TM: u16 = police::TM;
 

@@ -24,7 +24,7 @@ record! {
 
 impl Options for Sample {
     const NAME: &'static str = "sample";
-    const SET: &'static AttrSet = &sample::SET;
+    const SET: &'static AttrSet = &sample::ALL;
     const PARMS: u16 = sample::PARMS;
     const TM: u16 = sample::TM;
 

@@ -35,7 +35,7 @@ record! {
 
 impl Options for Skbedit {
     const NAME: &'static str = "skbedit";
-    const SET: &'static AttrSet = &skbedit::SET;
+    const SET: &'static AttrSet = &skbedit::ALL;
     const PARMS: u16 = skbedit::PARMS;
     const TM: u16 = skbedit::TM;
 

@@ -125,7 +125,7 @@ pub struct Stats {
 
 impl Stats {
     pub(super) fn parse(attr: &Attr<'_>) -> Result<Self> {
-        let table = attr.nest(&stats::SET)?;
+        let table = attr.nest(&stats::ALL)?;
         let Known {
             basic,
             basic_hw,

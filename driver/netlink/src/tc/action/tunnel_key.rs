@@ -66,7 +66,7 @@ pub struct TunnelKey {
 
 impl Options for TunnelKey {
     const NAME: &'static str = "tunnel_key";
-    const SET: &'static AttrSet = &tunnel_key::SET;
+    const SET: &'static AttrSet = &tunnel_key::ALL;
     const PARMS: u16 = tunnel_key::PARMS;
     const TM: u16 = tunnel_key::TM;
 

@@ -58,7 +58,7 @@ pub struct Vlan {
 
 impl Options for Vlan {
     const NAME: &'static str = "vlan";
-    const SET: &'static AttrSet = &vlan::SET;
+    const SET: &'static AttrSet = &vlan::ALL;
     const PARMS: u16 = vlan::PARMS;
     const TM: u16 = vlan::TM;
 

@@ -292,7 +292,7 @@ impl FlowerKey {
             ct: CtKey::read(table)?,
             other: OtherKey::read(table)?,
             cfm: cfm
-                .map(|attr| CfmKey::read(&attr.nest(&cfm::SET)?))
+                .map(|attr| CfmKey::read(&attr.nest(&cfm::ALL)?))
                 .transpose()?,
         })
     }

@@ -56,7 +56,7 @@ impl MplsKey {
     pub(super) fn read(table: &Table<'_>) -> Result<Self> {
         let first = MplsFirst::read(table)?;
         let lses = match table.attr(flower::KEY_MPLS_OPTS) {
-            Some(attr) => entries(&attr.nest(&opts::SET)?)?,
+            Some(attr) => entries(&attr.nest(&opts::ALL)?)?,
             None => Vec::new(),
         };
         Ok(MplsKey { first, lses })
@@ -76,7 +76,7 @@ impl MplsKey {
 }
 
 fn entries(table: &Table<'_>) -> Result<Vec<MplsLse>> {
-    let set: &'static AttrSet = &lse::SET;
+    let set: &'static AttrSet = &lse::ALL;
     table
         .all(opts::LSE)
         .map(|attr| MplsLse::read(&attr.nest(set)?))

@@ -69,7 +69,7 @@ pub struct FlowerRule {
 impl FlowerRule {
     /// Reads TCA_OPTIONS of a filter of kind `flower`.
     pub fn parse(options: &Attr<'_>) -> Result<Self> {
-        Self::read(&options.nest(&flower::SET)?)
+        Self::read(&options.nest(&flower::ALL)?)
     }
 
     /// Reads the attributes of such a filter.
