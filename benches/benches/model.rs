@@ -6,7 +6,7 @@
 
 use chanio_model::eswitch::{Change, Fdb, Meta, Mode, Outputs, Switch, VportConfig};
 use chanio_model::flow::reference::LinearTables;
-use chanio_model::flow::{FlowKey, Rule, RuleSpec, Tables};
+use chanio_model::flow::{FlowKey, Rule, RuleSpec, Seen, Tables};
 use chanio_model::wire::{self, Parsed};
 use chanio_model::{Mac, RuleId, Vlan, VportId};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -103,19 +103,23 @@ fn bench_tables(c: &mut Criterion) {
                 let mut i = 0;
                 b.iter(|| {
                     i += 1;
-                    tables.lookup(&keys[i % 1024]).map(|r| r.id())
+                    tables
+                        .lookup(0, Seen::plain(&keys[i % 1024]))
+                        .map(|r| r.id())
                 });
             });
             let miss = parsed(1, 9_999_999).key;
             group.bench_function(BenchmarkId::new("miss", &id), |b| {
-                b.iter(|| tables.lookup(black_box(&miss)).is_none());
+                b.iter(|| tables.lookup(0, Seen::plain(black_box(&miss))).is_none());
             });
             if count <= 100 {
                 group.bench_function(BenchmarkId::new("linear_hit", &id), |b| {
                     let mut i = 0;
                     b.iter(|| {
                         i += 1;
-                        linear.lookup(&keys[i % 1024]).map(|r| r.id())
+                        linear
+                            .lookup(0, Seen::plain(&keys[i % 1024]))
+                            .map(|r| r.id())
                     });
                 });
             }

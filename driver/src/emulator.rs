@@ -5,6 +5,7 @@ use crate::{DeviceError, Nic};
 use chanio_emu::control::proto::control_client::ControlClient;
 use chanio_emu::control::proto::{self, attach::Kind};
 use chanio_emu::nic::spec::Attach;
+use chanio_model::flow::text;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
@@ -16,21 +17,6 @@ use tonic::{Response, Status, Streaming};
 /// 10,000 channels with all their fields are some megabytes.
 const MAX_MESSAGE: usize = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-const MATCH_KEYS: [&str; 12] = [
-    "in_port",
-    "src_mac",
-    "dst_mac",
-    "eth_type",
-    "vlan_id",
-    "vlan_prio",
-    "src_ip",
-    "dst_ip",
-    "ip_proto",
-    "src_port",
-    "dst_port",
-    "cookie",
-];
 
 /// A running emulator.
 pub struct Emulator {
@@ -141,8 +127,8 @@ impl Nic for Emulator {
                 modes: vec!["legacy", "switchdev"],
                 representors,
                 no_representors: some(nic.no_representors),
-                match_keys: MATCH_KEYS.to_vec(),
-                actions: vec!["drop", "pass", "redirect", "mirror"],
+                match_keys: text::KEYS.split(", ").collect(),
+                actions: text::ACTIONS.split(", ").collect(),
             },
         })
     }
@@ -399,19 +385,16 @@ fn channel(c: proto::Channel) -> Channel {
 
 /// Key and value as they stand in the text, and the actions behind them.
 fn flow(f: proto::Flow) -> Flow {
+    let mut parts = f.rule.split(" action ");
     let mut matches = BTreeMap::new();
-    let mut actions = Vec::new();
-    let mut words = f.rule.split_whitespace().peekable();
+    let mut words = parts.next().unwrap_or_default().split_whitespace();
     while let Some(key) = words.next() {
         let Some(value) = words.next() else { break };
-        if key == "action" {
-            let takes_port = matches!(value, "redirect" | "mirror");
-            let port = words.next_if(|_| takes_port);
-            actions.push(port.map_or(value.to_owned(), |port| format!("{value} {port}")));
-        } else if !matches!(key, "prio" | "cookie") {
+        if !matches!(key, "chain" | "prio" | "cookie" | "idle_timeout") {
             matches.insert(key.to_owned(), value.to_owned());
         }
     }
+    let actions = parts.map(str::to_owned).collect();
     Flow {
         id: f.id,
         rule: f.rule,

@@ -4,7 +4,7 @@ mod common;
 
 use chanio_model::RuleId;
 use chanio_model::flow::reference::LinearTables;
-use chanio_model::flow::{FlowKey, Rule, RuleSpec, Tables};
+use chanio_model::flow::{FlowKey, Rule, RuleSpec, Seen, Tables};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -55,8 +55,8 @@ proptest! {
         }
         let mut hits = 0;
         for key in &keys {
-            let want = found(slow.lookup(key));
-            prop_assert_eq!(found(fast.lookup(key)), want);
+            let want = found(slow.lookup(0, Seen::plain(key)));
+            prop_assert_eq!(found(fast.lookup(0, Seen::plain(key))), want);
             hits += usize::from(want.is_some());
         }
         prop_assert!(hits > 0 || fast.len() < 20, "the test must not look at misses only");
@@ -93,7 +93,7 @@ proptest! {
         }
         prop_assert_eq!(plain.masks(), other.masks());
         for key in &keys {
-            prop_assert_eq!(found(plain.lookup(key)), found(other.lookup(key)));
+            prop_assert_eq!(found(plain.lookup(0, Seen::plain(key))), found(other.lookup(0, Seen::plain(key))));
         }
         for rule in &rules {
             prop_assert!(other.remove(rule.id()).is_some());

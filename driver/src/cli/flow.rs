@@ -9,8 +9,8 @@ use std::path::PathBuf;
 pub enum Command {
     /// Add a rule, in words like tc-flower's, and print its id
     ///
-    /// Keys: prio, in_port, src_mac, dst_mac, eth_type, vlan_id, vlan_prio, src_ip, dst_ip,
-    /// ip_proto, src_port, dst_port, cookie; then action drop, pass, redirect PORT or mirror PORT.
+    /// Keys are tc-flower's (an unknown one is answered with the list), and prio, chain, in_port,
+    /// cookie; then action drop, pass, redirect PORT, mirror PORT and so on, up to 32 times.
     /// A port is a channel's name or `uplink`. The lowest prio wins. For example:
     ///
     /// chanio flow add prio 10 in_port web1 dst_ip 10.0.0.0/8 ip_proto tcp action redirect web2

@@ -185,15 +185,13 @@ fn rule(priority: u16, matches: Match, actions: Vec<Action>) -> RuleSpec {
     RuleSpec {
         priority,
         matches,
-        actions: actions.into_iter().collect(),
-        cookie: 0,
+        actions: actions.into(),
+        ..RuleSpec::default()
     }
 }
 
 fn from(vport: VportId) -> Match {
-    let mut matches = Match::default();
-    (matches.value.in_port, matches.mask.in_port) = (vport.0, u32::MAX);
-    matches
+    Match::from_port(vport)
 }
 
 /// TCP to port 25.

@@ -4,7 +4,7 @@ use super::error::{ApplyError, StepError};
 use super::plan::Plan;
 use crate::nic::spec::*;
 use crate::nic::{NicApi, PortNames};
-use chanio_model::flow::{Action, RuleSpec};
+use chanio_model::flow::RuleSpec;
 use chanio_model::{ChannelName, Mac, RuleId, VportId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -246,8 +246,5 @@ impl Steps<'_> {
 }
 
 fn names_any(spec: &RuleSpec, vports: &BTreeSet<VportId>) -> bool {
-    let matched =
-        spec.matches.mask.in_port != 0 && vports.contains(&VportId(spec.matches.value.in_port));
-    let target = |a: &Action| a.target().is_some_and(|v| vports.contains(&v));
-    matched || spec.actions.iter().any(target)
+    spec.ports().any(|port| vports.contains(&port))
 }

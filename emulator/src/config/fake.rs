@@ -38,8 +38,7 @@ fn own(vport: VportId, spec: &ChannelSpec) -> (u16, Mac) {
 }
 
 fn mentions(spec: &RuleSpec, vport: VportId) -> bool {
-    let matched = spec.matches.mask.in_port != 0 && spec.matches.value.in_port == vport.0;
-    matched || spec.actions.iter().any(|a| a.target() == Some(vport))
+    spec.ports().any(|port| port == vport)
 }
 
 impl State {
@@ -280,12 +279,7 @@ impl NicApi for Fake {
             }
             let mut ids = Vec::new();
             for spec in specs {
-                if spec.matches.mask.in_port != 0 {
-                    state.known(VportId(spec.matches.value.in_port))?;
-                }
-                for target in spec.actions.iter().filter_map(|a| a.target()) {
-                    state.known(target)?;
-                }
+                spec.ports().try_for_each(|port| state.known(port))?;
                 ids.push(RuleId(state.next));
                 state.rules.insert(RuleId(state.next), spec);
                 state.next += 1;

@@ -126,7 +126,7 @@ impl<'a> Frame<'a> {
     /// Spreads flows over queues: the same for all packets of a flow, other for most others.
     pub fn flow_hash(&self) -> u32 {
         let parsed = wire::parse(self.head(), self.len as u32, VportId::UPLINK);
-        let key = parsed.map_or(FlowKey::default(), |parsed| parsed.key);
+        let key = parsed.map_or(FlowKey::default(), |parsed| parsed.key.of_flow());
         let words = key.words().iter();
         let mixed = words.fold(0u64, |hash, word| {
             (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -3,7 +3,7 @@
 use super::{Nic, Refused, State, check_range, mode_name, seconds, spec::*};
 use crate::datapath::Change;
 use chanio_model::eswitch::{self as model, FdbLimits, Mode};
-use chanio_model::flow::{Action, Rule, RuleSpec};
+use chanio_model::flow::{Rule, RuleSpec};
 use chanio_model::{Mac, RuleId, VportId};
 use std::sync::Arc;
 
@@ -233,22 +233,13 @@ pub(super) fn not_unicast(mac: Mac) -> Refused {
 fn check_rule(spec: &RuleSpec, state: &State) -> Result<(), Refused> {
     spec.check()?;
     let exists = |v: VportId| v.is_uplink() || state.names.contains_key(&v);
-    if spec.matches.mask.in_port != 0 && !exists(VportId(spec.matches.value.in_port)) {
-        return Err(Refused::NoVport(VportId(spec.matches.value.in_port)));
+    match spec.ports().find(|port| !exists(*port)) {
+        Some(vport) => Err(Refused::NoVport(vport)),
+        None => Ok(()),
     }
-    for action in &spec.actions {
-        if let Action::Redirect(vport) | Action::Mirror(vport) = action
-            && !exists(*vport)
-        {
-            return Err(Refused::NoVport(*vport));
-        }
-    }
-    Ok(())
 }
 
 /// Whether a rule names this vport, and so goes with it.
 pub(super) fn rule_names(spec: &RuleSpec, vport: VportId) -> bool {
-    let matched = spec.matches.mask.in_port != 0 && spec.matches.value.in_port == vport.0;
-    let target = |a: &Action| matches!(a, Action::Redirect(v) | Action::Mirror(v) if *v == vport);
-    matched || spec.actions.iter().any(target)
+    spec.ports().any(|port| port == vport)
 }

@@ -82,12 +82,12 @@ impl Bed {
     }
 
     pub fn rule(&self, priority: u16, matches: Match, actions: &[Action]) -> RuleId {
-        let actions = actions.iter().copied().collect();
+        let actions = actions.iter().cloned().collect();
         let spec = RuleSpec {
             priority,
             matches,
             actions,
-            cookie: 0,
+            ..RuleSpec::default()
         };
         self.nic.add_rules(vec![spec]).unwrap().remove(0)
     }
@@ -154,7 +154,5 @@ pub fn frame(dst: Mac, src: Mac, payload: &[u8]) -> Vec<u8> {
 }
 
 pub fn from(vport: VportId) -> Match {
-    let mut matches = Match::default();
-    (matches.value.in_port, matches.mask.in_port) = (vport.0, u32::MAX);
-    matches
+    Match::from_port(vport)
 }

@@ -131,10 +131,10 @@ impl FlowCache {
     #[inline]
     pub(super) fn last_of(&self, eth: &[u8; 14], in_port: u32, l3_len: u32) -> Option<Output> {
         let ((first, second, vlan), output, max_l3_len) = self.last?;
-        let [p0, p1, p2, p3] = in_port.to_ne_bytes();
+        let [p0, p1] = (in_port as u16).to_ne_bytes();
         let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *eth;
         let same = u64::from_ne_bytes([a, b, c, d, e, f, g, h]) == first
-            && u64::from_ne_bytes([i, j, k, l, p0, p1, p2, p3]) == second
+            && u64::from_ne_bytes([i, j, k, l, p0, p1, 0, 0]) == second
             && vlan == 0
             && l3_len <= max_l3_len;
         same.then_some(output)
@@ -174,7 +174,7 @@ mod tests {
 
     fn key(n: u32) -> FlowKey {
         FlowKey {
-            in_port: n,
+            ip_src: u128::from(n).to_be_bytes(),
             ..FlowKey::default()
         }
     }

@@ -23,4 +23,4 @@ pub use change::{Change, ChangeError, MAX_VPORTS};
 pub use config::{Mode, RxFilter, RxMode, VlanSet, VportConfig};
 pub use fdb::{Fdb, FdbEntry, FdbLimits, LearnOutcome, StaticConflict};
 pub use output::{Dest, Meta, Output, Outputs, VlanOp};
-pub use switch::Switch;
+pub use switch::{MAX_JUMPS, Switch};

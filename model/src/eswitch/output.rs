@@ -115,6 +115,16 @@ impl Outputs {
         self.missed = false;
     }
 
+    /// The packet itself is lost: an error if nothing else came of it, else a note.
+    #[inline]
+    pub(super) fn lose(&mut self, in_port: VportId, reason: DropReason) -> Result<(), DropReason> {
+        if self.list.is_empty() && self.lost.is_empty() {
+            return Err(reason);
+        }
+        self.lost.push((in_port, reason));
+        Ok(())
+    }
+
     #[inline]
     pub(super) fn push(&mut self, dest: Dest, vlan: VlanOp) {
         self.list.push(Output { dest, vlan });
@@ -145,7 +155,7 @@ impl Tag {
     pub(super) fn assigned(key: &FlowKey, vid: u16) -> Self {
         let tagged = key.vlan & FlowKey::VLAN_PRESENT != 0;
         Self {
-            vlan: FlowKey::VLAN_PRESENT | vid,
+            vlan: FlowKey::VLAN_PRESENT | key.vlan & FlowKey::VLAN_PRIO | vid,
             keep: if tagged {
                 VlanOp::SetVid(vid)
             } else {

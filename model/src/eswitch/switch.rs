@@ -6,7 +6,7 @@ use super::ports::{Member, Port, Ports};
 use super::{
     Change, ChangeError, Dest, Fdb, MAX_VPORTS, Meta, Mode, Output, Outputs, VlanOp, VportConfig,
 };
-use crate::flow::{Action, FlowKey, Rule, Tables};
+use crate::flow::{Action, FlowKey, Rule, Seen, Tables};
 use crate::{DropReason, Mac, VportId, wire};
 use std::sync::Arc;
 
@@ -23,6 +23,18 @@ pub struct Switch {
     tables: Tables,
     /// Counts changes, for [`FlowCache`].
     epoch: u64,
+}
+
+/// How many times a packet may go on in another chain. The kernel bounds reclassification by
+/// TC_ACT_RECLASSIFY the same way (net/sched/cls_api.c, `max_reclassify_loop`), at 16.
+pub const MAX_JUMPS: usize = 16;
+
+/// What follows a rule's actions.
+enum Next {
+    /// Nothing.
+    Done(Result<(), DropReason>),
+    /// Another chain.
+    Chain(u32),
 }
 
 impl Switch {
@@ -182,6 +194,9 @@ impl Switch {
             self.admit(key, meta)?
         };
         let (rule, result) = self.classify(key, tag, meta, out);
+        let Some(rule) = rule else {
+            return result;
+        };
         let (verdict, max_l3_len) = match (result, &out.list[..], &out.lost[..]) {
             (Ok(()), [output], []) => (Ok(*output), self.max_l3_len(key.vport(), output.dest)),
             (Err(reason @ DropReason::RuleDrop), ..) => (
@@ -281,7 +296,8 @@ impl Switch {
 
     // ---- switchdev ----
 
-    /// What came of it, and the rule that decided.
+    /// What came of it, and the rule that decided, or that there was none; `None` if there were
+    /// several.
     #[inline]
     fn classify(
         &self,
@@ -289,49 +305,58 @@ impl Switch {
         tag: Tag,
         meta: Meta,
         out: &mut Outputs,
-    ) -> (Option<&Arc<Rule>>, Result<(), DropReason>) {
+    ) -> (Option<Option<&Arc<Rule>>>, Result<(), DropReason>) {
         let mut inside = *key;
         inside.vlan = tag.vlan;
-        match self.tables.lookup(&inside) {
-            Some(rule) => (Some(rule), self.act(rule, &inside, tag, meta, out)),
-            None => {
-                out.missed = true;
-                out.push(Dest::Representor(key.vport()), tag.keep);
-                (None, Ok(()))
-            }
+        let Some(rule) = self.tables.lookup(0, Seen::plain(&inside)) else {
+            return (Some(None), self.miss(key, tag, out));
+        };
+        let mut next = self.act(rule, &inside, tag, meta, out);
+        if let Next::Done(result) = next {
+            return (Some(Some(rule)), result);
+        }
+        for _ in 0..MAX_JUMPS {
+            let Next::Chain(chain) = next else { break };
+            next = match self.tables.lookup(chain, Seen::plain(&inside)) {
+                Some(rule) => self.act(rule, &inside, tag, meta, out),
+                None => Next::Done(self.miss(key, tag, out)),
+            };
+        }
+        match next {
+            Next::Done(result) => (None, result),
+            Next::Chain(_) => (None, out.lose(key.vport(), DropReason::TooManyJumps)),
         }
     }
 
-    fn act(
-        &self,
-        rule: &Rule,
-        key: &FlowKey,
-        tag: Tag,
-        meta: Meta,
-        out: &mut Outputs,
-    ) -> Result<(), DropReason> {
+    fn miss(&self, key: &FlowKey, tag: Tag, out: &mut Outputs) -> Result<(), DropReason> {
+        out.missed = true;
+        out.push(Dest::Representor(key.vport()), tag.keep);
+        Ok(())
+    }
+
+    fn act(&self, rule: &Rule, key: &FlowKey, tag: Tag, meta: Meta, out: &mut Outputs) -> Next {
         rule.count(meta.shard, meta.len, meta.now);
         let in_port = key.vport();
         for action in &rule.spec().actions {
-            let reason = match *action {
-                Action::Pass => {
-                    out.push(Dest::Representor(in_port), tag.keep);
-                    return Ok(());
-                }
-                Action::Drop => DropReason::RuleDrop,
-                Action::Redirect(to) | Action::Mirror(to) => {
+            match *action {
+                Action::Pass | Action::Trap => break,
+                Action::Drop => return Next::Done(out.lose(in_port, DropReason::RuleDrop)),
+                Action::Goto(chain) => return Next::Chain(chain),
+                Action::Redirect(to) => {
                     if self.send(to, key, tag, meta, out) {
-                        continue;
+                        return Next::Done(Ok(()));
                     }
-                    DropReason::RuleTarget
+                    return Next::Done(out.lose(in_port, DropReason::RuleTarget));
                 }
-            };
-            if action.is_final() && out.list.is_empty() && out.lost.is_empty() {
-                return Err(reason);
+                Action::Mirror(to) => {
+                    if !self.send(to, key, tag, meta, out) {
+                        out.lost.push((in_port, DropReason::RuleTarget));
+                    }
+                }
             }
-            out.lost.push((in_port, reason));
         }
-        Ok(())
+        out.push(Dest::Representor(in_port), tag.keep);
+        Next::Done(Ok(()))
     }
 
     /// Sends to one vport, or notes why it does not take the packet; false if there is no such

@@ -2,25 +2,33 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | `key` | the fixed key of one packet |
-//! | `rule` | a rule as it is asked for, and which rules are well formed |
+//! | `key`, `ct_key`, `tunnel_key` | what a look-up knows of one packet |
+//! | `matches`, `check` | which packets a rule is for, and which matches are well formed |
+//! | `action` | what a rule does |
+//! | `rule` | a rule as it is asked for |
 //! | `installed` | a rule in the tables, with its counters |
 //! | `tables` | tuple-space search |
 //! | [`mod@reference`] | the same by asking every rule in turn |
-//! | [`text`], `parse`, `display` | a rule as text, in the words of tc-flower |
+//! | [`text`] | a rule as text, in the words of tc-flower |
 
-mod display;
+mod action;
+mod check;
+mod ct_key;
 mod installed;
 mod key;
-mod parse;
+mod matches;
 pub mod reference;
 mod rule;
 mod tables;
 pub mod text;
+mod tunnel_key;
 
-pub use display::NameOfPort;
+pub use action::{Action, Actions, MAX_ACTIONS};
+pub use ct_key::{CtKey, CtState};
 pub use installed::{Rule, RuleCounter, RuleTotals};
-pub use key::FlowKey;
-pub use parse::{MAX_RULE_TEXT, PortNames, RuleTextError};
-pub use rule::{Action, Actions, MAX_ACTIONS, Match, RuleError, RuleSpec};
-pub use tables::Tables;
+pub use key::{FlowKey, KeyFlags, MPLS_MAX};
+pub use matches::{Inner, Masked, Match, More, PortRange, Seen};
+pub use rule::{DEFAULT_PRIORITY, MAX_CHAIN, RuleError, RuleSpec};
+pub use tables::{Looks, Tables};
+pub use text::{MAX_RULE_TEXT, NameOfPort, PortNames, RuleTextError};
+pub use tunnel_key::{TunnelFlags, TunnelKey};

@@ -1,6 +1,6 @@
 //! The obvious implementation of the tables, which the fast one is held against.
 
-use super::{FlowKey, Rule};
+use super::{Match, Rule, Seen};
 use crate::RuleId;
 use std::sync::Arc;
 
@@ -12,8 +12,9 @@ pub struct LinearTables {
 
 impl LinearTables {
     /// As [`super::Tables::lookup`].
-    pub fn lookup(&self, key: &FlowKey) -> Option<&Arc<Rule>> {
-        let covering = self.rules.iter().filter(|r| r.spec().matches.covers(key));
+    pub fn lookup(&self, chain: u32, seen: Seen<'_>) -> Option<&Arc<Rule>> {
+        let of_chain = self.rules.iter().filter(|r| r.spec().chain == chain);
+        let covering = of_chain.filter(|r| r.spec().matches.covers(seen));
         covering.min_by_key(|r| r.rank())
     }
 
@@ -30,5 +31,14 @@ impl LinearTables {
     pub fn remove(&mut self, id: RuleId) -> Option<Arc<Rule>> {
         let place = self.rules.iter().position(|r| r.id() == id)?;
         Some(self.rules.remove(place))
+    }
+
+    /// As [`super::Tables::find`].
+    pub fn find(&self, chain: u32, priority: u16, matches: &Match) -> Option<&Arc<Rule>> {
+        let wanted = |r: &&Arc<Rule>| {
+            let spec = r.spec();
+            (spec.chain, spec.priority) == (chain, priority) && spec.matches == *matches
+        };
+        self.rules.iter().filter(wanted).min_by_key(|r| r.rank())
     }
 }

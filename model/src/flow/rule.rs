@@ -1,64 +1,18 @@
 //! A flow rule as it is asked for.
 
-use super::FlowKey;
+use super::{Action, Actions, MAX_ACTIONS, Match};
+use crate::VportId;
 use crate::eswitch::MAX_VPORTS;
-use crate::wire::{eth_type, ip_proto};
-use crate::{Mac, VportId};
-use arrayvec::ArrayVec;
 
-/// Which packets a rule is for: those whose key equals `value` in every bit of `mask`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Match {
-    /// Wanted bits; zero wherever the mask is zero.
-    pub value: FlowKey,
-    /// Bits that count.
-    pub mask: FlowKey,
-}
-
-impl Match {
-    /// Whether a packet with this key is meant.
-    pub fn covers(&self, key: &FlowKey) -> bool {
-        key.masked(&self.mask) == self.value
-    }
-}
-
-/// One step of what a rule does with a packet, in the words of tc.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Lose it (counted as `rule_drop`); ends the list.
-    Drop,
-    /// Give it to the host on the in-port's representor, as if nothing had matched; ends the list.
-    Pass,
-    /// Send it out of this vport (a channel, or the uplink); ends the list.
-    Redirect(VportId),
-    /// Send a copy out of this vport and go on.
-    Mirror(VportId),
-}
-
-impl Action {
-    /// Whether no action can follow this one.
-    pub fn is_final(self) -> bool {
-        !matches!(self, Action::Mirror(_))
-    }
-
-    /// The vport it sends to.
-    pub fn target(self) -> Option<VportId> {
-        match self {
-            Action::Redirect(vport) | Action::Mirror(vport) => Some(vport),
-            Action::Drop | Action::Pass => None,
-        }
-    }
-}
-
-/// How many actions a rule may have.
-pub const MAX_ACTIONS: usize = 8;
-
-/// A rule's actions; the last one, and no other, is final.
-pub type Actions = ArrayVec<Action, MAX_ACTIONS>;
+/// The highest number of a chain, as in tc, which has 28 bits for it (uapi linux/pkt_cls.h,
+/// `TC_ACT_EXT_VAL_MASK`).
+pub const MAX_CHAIN: u32 = 0x0fff_ffff;
 
 /// A flow rule as it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleSpec {
+    /// Which chain it is in; packets begin in 0.
+    pub chain: u32,
     /// 1 to 65535; the lowest number wins, as in tc; among equals the rule added first.
     pub priority: u16,
     /// Which packets.
@@ -67,7 +21,26 @@ pub struct RuleSpec {
     pub actions: Actions,
     /// The caller's own mark, returned by listings; 0 where none was given.
     pub cookie: u64,
+    /// Remove it when no packet has taken it for so many seconds; 0: never.
+    pub idle_timeout: u32,
 }
+
+impl Default for RuleSpec {
+    /// Every packet of chain 0, at the priority that tc would choose first, no action.
+    fn default() -> Self {
+        Self {
+            chain: 0,
+            priority: DEFAULT_PRIORITY,
+            matches: Match::default(),
+            actions: Actions::default(),
+            cookie: 0,
+            idle_timeout: 0,
+        }
+    }
+}
+
+/// The priority of a rule that does not name one.
+pub const DEFAULT_PRIORITY: u16 = 49152;
 
 /// Why a specification is not one that the switch takes. The field is named as in the text form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,9 +48,15 @@ pub enum RuleError {
     /// tc keeps 0 for "choose one".
     #[error("prio: 0 is not a priority, allowed are 1 to 65535")]
     Priority,
+    /// More than tc could say.
+    #[error("chain: {0} is out of range, allowed are 0 to {MAX_CHAIN}")]
+    Chain(u32),
     /// Such a match could never be true.
     #[error("match: the value has bits set outside its mask")]
     ValueOutsideMask,
+    /// A part of the match that is there but asks for nothing.
+    #[error("match: a part asks for nothing")]
+    EmptyPart,
     /// Matched whole or not at all.
     #[error("{0}: must be matched whole or not at all")]
     Partial(&'static str),
@@ -92,24 +71,44 @@ pub enum RuleError {
         /// What is missing.
         needs: &'static str,
     },
+    /// States that exclude each other.
+    #[error("ct_state: +new excludes +est and +rpl, +inv excludes all but +trk")]
+    CtState,
     /// Actions are missing.
-    #[error("action: the last one must be drop, pass or redirect")]
-    NoFinalAction,
+    #[error("action: there is none, at least one is needed")]
+    NoAction,
+    /// More than [`MAX_ACTIONS`].
+    #[error("action: {0} actions, allowed are {MAX_ACTIONS}")]
+    TooManyActions(usize),
     /// Actions that would never be done.
-    #[error("action: nothing can follow drop, pass or redirect")]
+    #[error("action: nothing can follow drop, pass, trap, redirect or goto")]
     AfterFinalAction,
+    /// A goto that leads back or nowhere.
+    #[error("goto: chain {to} is out of range, allowed are 0 to {MAX_CHAIN}")]
+    Goto {
+        /// Where it would lead.
+        to: u32,
+    },
     /// No such vport can exist.
     #[error("action: vport {} is out of range, allowed are 0 to {}", .0.0, MAX_VPORTS - 1)]
     Target(VportId),
 }
 
 impl RuleSpec {
+    /// The vports that it names, in the match and in actions.
+    pub fn ports(&self) -> impl Iterator<Item = VportId> {
+        let targets = self.actions.iter().filter_map(Action::target);
+        self.matches.in_port().into_iter().chain(targets)
+    }
+
     /// Whether the specification is well formed: everything that the text form can say, and
-    /// nothing else. Each field that counts must be one that the rest of the match makes sure
-    /// exists in the packet, as in tc.
+    /// nothing else.
     pub fn check(&self) -> Result<(), RuleError> {
         if self.priority == 0 {
             return Err(RuleError::Priority);
+        }
+        if self.chain > MAX_CHAIN {
+            return Err(RuleError::Chain(self.chain));
         }
         self.matches.check()?;
         check_actions(&self.actions)
@@ -117,109 +116,25 @@ impl RuleSpec {
 }
 
 fn check_actions(actions: &[Action]) -> Result<(), RuleError> {
-    let (last, before) = actions.split_last().ok_or(RuleError::NoFinalAction)?;
+    let (_, before) = actions.split_last().ok_or(RuleError::NoAction)?;
+    if actions.len() > MAX_ACTIONS {
+        return Err(RuleError::TooManyActions(actions.len()));
+    }
     if before.iter().any(|a| a.is_final()) {
         return Err(RuleError::AfterFinalAction);
     }
-    if !last.is_final() {
-        return Err(RuleError::NoFinalAction);
-    }
-    let far = actions
-        .iter()
-        .filter_map(|a| a.target())
-        .find(|v| v.0 >= MAX_VPORTS);
-    far.map_or(Ok(()), |vport| Err(RuleError::Target(vport)))
+    actions.iter().try_for_each(Action::check)
 }
-
-/// All bits or none.
-fn whole<T: PartialEq + Default>(name: &'static str, mask: T, full: T) -> Result<(), RuleError> {
-    if mask == T::default() || mask == full {
-        Ok(())
-    } else {
-        Err(RuleError::Partial(name))
-    }
-}
-
-fn needs(ok: bool, field: &'static str, needs: &'static str) -> Result<(), RuleError> {
-    if ok {
-        Ok(())
-    } else {
-        Err(RuleError::Needs { field, needs })
-    }
-}
-
-impl Match {
-    fn check(&self) -> Result<(), RuleError> {
-        let (value, mask) = (&self.value, &self.mask);
-        if value.masked(mask) != *value {
-            return Err(RuleError::ValueOutsideMask);
-        }
-        whole("reserved", mask.reserved, [0; 6])?;
-        whole("in_port", mask.in_port, u32::MAX)?;
-        whole("eth_type", mask.eth_type, u16::MAX)?;
-        whole("ip_proto", mask.ip_proto, u8::MAX)?;
-        if value.in_port >= MAX_VPORTS {
-            return Err(RuleError::Range("in_port"));
-        }
-        self.check_vlan()?;
-        self.check_ip()
-    }
-
-    fn check_vlan(&self) -> Result<(), RuleError> {
-        let (value, mask) = (&self.value, &self.mask);
-        whole("vlan_prio", mask.vlan_prio, 7)?;
-        let tagged = value.vlan & FlowKey::VLAN_PRESENT != 0;
-        match mask.vlan {
-            // A bare "has a tag": the id does not count.
-            FlowKey::VLAN_PRESENT if tagged => {}
-            0 => {}
-            FULL_VLAN if tagged && value.vid() == 4095 => return Err(RuleError::Range("vlan_id")),
-            FULL_VLAN if tagged || value.vlan == 0 => {}
-            _ => return Err(RuleError::Partial("vlan_id")),
-        }
-        needs(mask.vlan_prio == 0 || tagged, "vlan_prio", "a VLAN tag")
-    }
-
-    fn check_ip(&self) -> Result<(), RuleError> {
-        let (value, mask) = (&self.value, &self.mask);
-        let family = (mask.eth_type != 0).then_some(value.eth_type);
-        let v4 = family == Some(eth_type::IPV4);
-        let v6 = family == Some(eth_type::IPV6);
-        for (name, bytes) in [("src_ip", &mask.ip_src), ("dst_ip", &mask.ip_dst)] {
-            if *bytes != [0; 16] {
-                needs(v4 || v6, name, "eth_type ipv4 or ipv6")?;
-                needs(v6 || bytes[4..] == [0; 12], name, "eth_type ipv6")?;
-            }
-        }
-        let proto = (mask.ip_proto != 0).then_some(value.ip_proto);
-        needs(
-            proto.is_none() || v4 || v6,
-            "ip_proto",
-            "eth_type ipv4 or ipv6",
-        )?;
-        let ported = proto.is_some_and(ip_proto::has_ports);
-        for (name, bits) in [("src_port", mask.l4_src), ("dst_port", mask.l4_dst)] {
-            needs(bits == 0 || ported, name, "ip_proto tcp, udp or sctp")?;
-        }
-        Ok(())
-    }
-}
-
-/// The whole of [`FlowKey::vlan`].
-pub(super) const FULL_VLAN: u16 = FlowKey::VLAN_PRESENT | 0xfff;
-/// The whole of an address.
-pub(super) const FULL_MAC: Mac = Mac([0xff; 6]);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::eth_type;
 
     fn spec(change: impl FnOnce(&mut RuleSpec)) -> Result<(), RuleError> {
         let mut spec = RuleSpec {
-            priority: 1,
-            matches: Match::default(),
-            actions: [Action::Drop].into_iter().collect(),
-            cookie: 0,
+            actions: [Action::Drop].into(),
+            ..RuleSpec::default()
         };
         change(&mut spec);
         spec.check()
@@ -236,10 +151,6 @@ mod tests {
         assert_eq!(
             spec(|s| s.matches.value.l4_src = 1),
             Err(RuleError::ValueOutsideMask)
-        );
-        assert_eq!(
-            spec(|s| s.matches.mask.reserved[5] = 1),
-            Err(RuleError::Partial("reserved"))
         );
         assert_eq!(
             spec(|s| s.matches.mask.in_port = 1),
@@ -297,10 +208,11 @@ mod tests {
             (5, 0x1fff),
             (0x1000, 0x1001),
             (0, 0xffff),
+            (0x1000, 0x3000),
         ] {
             assert!(vlan(value, mask).is_err(), "{value:x}/{mask:x}");
         }
-        let prio = spec(|s| (s.matches.value.vlan_prio, s.matches.mask.vlan_prio) = (3, 7));
+        let prio = vlan(0x6000, 0xe000);
         assert!(matches!(
             prio,
             Err(RuleError::Needs {
@@ -308,15 +220,21 @@ mod tests {
                 ..
             })
         ));
+        assert_eq!(vlan(0x7000, 0xf000), Ok(()));
     }
 
     #[test]
     fn one_final_action_at_the_end() {
-        let actions = |list: &[Action]| spec(|s| s.actions = list.iter().copied().collect());
+        let actions = |list: &[Action]| spec(|s| s.actions = list.iter().cloned().collect());
         let mirror = Action::Mirror(VportId(3));
-        assert_eq!(actions(&[mirror, Action::Pass]), Ok(()));
-        assert_eq!(actions(&[]), Err(RuleError::NoFinalAction));
-        assert_eq!(actions(&[mirror]), Err(RuleError::NoFinalAction));
+        assert_eq!(actions(&[mirror.clone(), Action::Pass]), Ok(()));
+        assert_eq!(actions(&[]), Err(RuleError::NoAction));
+        assert_eq!(
+            actions(std::slice::from_ref(&mirror)),
+            Ok(()),
+            "as tc, then it passes"
+        );
+        assert!(actions(&vec![mirror.clone(); MAX_ACTIONS + 1]).is_err());
         assert_eq!(
             actions(&[Action::Drop, mirror]),
             Err(RuleError::AfterFinalAction)

@@ -36,6 +36,18 @@ impl<'a> Ipv4<'a> {
         self.fixed[9]
     }
 
+    /// Type of service: DSCP and ECN.
+    #[inline]
+    pub fn tos(&self) -> u8 {
+        self.fixed[1]
+    }
+
+    /// Time to live.
+    #[inline]
+    pub fn ttl(&self) -> u8 {
+        self.fixed[8]
+    }
+
     /// Part of a datagram: more fragments follow, or this is not the first.
     #[inline]
     pub fn is_fragment(&self) -> bool {

@@ -49,6 +49,18 @@ impl<'a> Ipv6<'a> {
         self.fixed[24..].first_chunk().unwrap_or(&[0; 16])
     }
 
+    /// Traffic class: DSCP and ECN.
+    #[inline]
+    pub fn traffic_class(&self) -> u8 {
+        self.fixed[0] << 4 | self.fixed[1] >> 4
+    }
+
+    /// Hop limit.
+    #[inline]
+    pub fn hop_limit(&self) -> u8 {
+        self.fixed[7]
+    }
+
     /// Walks the extension headers.
     #[inline]
     pub fn upper(&self) -> Upper {

@@ -1,4 +1,4 @@
-//! TCP (RFC 9293) and UDP (RFC 768) headers, as far as segmentation has to know them.
+//! TCP (RFC 9293), UDP (RFC 768) and ICMP (RFC 792) headers, as far as they have to be known.
 
 /// TCP without options: 20 bytes.
 pub const TCP_HEADER_LEN: usize = 20;
@@ -23,6 +23,23 @@ pub mod tcp_flags {
 pub fn ports(l4: &[u8]) -> Option<(u16, u16)> {
     let [a, b, c, d] = *l4.first_chunk()?;
     Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+}
+
+/// The 12 bits behind TCP's data offset; 0 if there is no whole header.
+#[inline]
+pub fn tcp_flags_of(l4: &[u8]) -> u16 {
+    match l4.first_chunk::<TCP_HEADER_LEN>() {
+        Some(tcp) if tcp[12] >> 4 >= 5 => u16::from_be_bytes([tcp[12], tcp[13]]) & 0xfff,
+        _ => 0,
+    }
+}
+
+/// Type and code of ICMP or ICMPv6, in that order, at the start of `l4`; `None` if the header's
+/// eight bytes are cut off.
+#[inline]
+pub fn icmp(l4: &[u8]) -> Option<u16> {
+    let header: &[u8; 8] = l4.first_chunk()?;
+    Some(u16::from_be_bytes([header[0], header[1]]))
 }
 
 /// Length of the TCP header at the start of `l4`, 20 to 60 bytes; `None` if it says less or is

@@ -2,12 +2,14 @@
 //!
 //! | file | what lives there |
 //! |---|---|
+//! | `arp` | ARP for IPv4 over Ethernet |
 //! | `ethernet` | Ethernet and VLAN headers, pushing and popping tags |
 //! | [`ipv4`], [`ipv6`] | IP headers |
 //! | [`l4`] | TCP and UDP headers |
 //! | `layout` | where the headers are, for those who rewrite them |
 //! | [`checksum`] | the Internet checksum |
 
+mod arp;
 pub mod checksum;
 mod ethernet;
 pub mod ipv4;
@@ -28,10 +30,16 @@ pub mod eth_type {
     pub const IPV4: u16 = 0x0800;
     /// ARP.
     pub const ARP: u16 = 0x0806;
+    /// Reverse ARP.
+    pub const RARP: u16 = 0x8035;
     /// IPv6.
     pub const IPV6: u16 = 0x86dd;
     /// An 802.1Q customer tag.
     pub const VLAN: u16 = 0x8100;
+    /// MPLS, unicast.
+    pub const MPLS_UC: u16 = 0x8847;
+    /// MPLS, multicast.
+    pub const MPLS_MC: u16 = 0x8848;
     /// An 802.1ad service tag.
     pub const QINQ: u16 = 0x88a8;
 }

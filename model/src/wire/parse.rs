@@ -1,8 +1,8 @@
 //! From the first bytes of a frame to its key.
 
 use super::ethernet::{ETH_HEADER_LEN, VLAN_TAG_LEN, be16, is_vlan};
-use super::{eth_type, ip_proto, ipv4::Ipv4, ipv6::Ipv6, l4};
-use crate::flow::FlowKey;
+use super::{arp, eth_type, ip_proto, ipv4::Ipv4, ipv6::Ipv6, l4};
+use crate::flow::{FlowKey, KeyFlags, MPLS_MAX};
 use crate::{DropReason, VportId};
 
 /// How much of a frame the parser may look at, in bytes: two tags, IPv6 with some extension
@@ -39,56 +39,61 @@ pub fn parse(head: &[u8], frame_len: u32, in_port: VportId) -> Result<Parsed, Dr
     let mut l2 = L2 {
         eth_type: u16::from_be_bytes([eth[12], eth[13]]),
         vlan: 0,
-        prio: 0,
+        cvlan: 0,
+        flags: 0,
         len: ETH_HEADER_LEN,
     };
     if is_vlan(l2.eth_type) {
-        l2 = parse_tags(head).ok_or(DropReason::Runt)?;
+        l2 = parse_tags(l2.eth_type, head).ok_or(DropReason::Runt)?;
     }
     let l3 = head.get(l2.len..).unwrap_or_default();
-    let ip = match l2.eth_type {
+    let net = match l2.eth_type {
         eth_type::IPV4 => parse_ipv4(l3),
         eth_type::IPV6 => parse_ipv6(l3),
-        _ => Ip::default(),
+        other => parse_other(other, l3),
     };
-    let (l4_src, l4_dst) = match l3.get(ip.l4.unwrap_or(usize::MAX)..) {
-        Some(l4) if ip_proto::has_ports(ip.proto) => l4::ports(l4).unwrap_or_default(),
-        _ => (0, 0),
+    let l4 = match l3.get(net.l4.unwrap_or(usize::MAX)..) {
+        Some(l4) if !net.fragment => parse_l4(net.proto, l4),
+        _ => L4::default(),
     };
     Ok(Parsed {
-        key: assemble(eth, in_port, &l2, &ip, l4_src, l4_dst),
+        key: assemble(eth, in_port, &l2, &net, l4),
         l3_offset: l2.len as u16,
-        l4_offset: ip.l4.map_or(0, |offset| (l2.len + offset) as u16),
-        fragment: ip.fragment,
+        l4_offset: net.l4.map_or(0, |offset| (l2.len + offset) as u16),
+        fragment: net.fragment,
     })
 }
 
 /// The key, made word by word: whoever reads it next does so by words too, and would have to wait
 /// for a word whose parts were stored one by one.
 #[inline(always)]
-fn assemble(
-    eth: &[u8; ETH_HEADER_LEN],
-    in_port: VportId,
-    l2: &L2,
-    ip: &Ip,
-    l4_src: u16,
-    l4_dst: u16,
-) -> FlowKey {
+fn assemble(eth: &[u8; ETH_HEADER_LEN], in_port: VportId, l2: &L2, net: &Net, l4: L4) -> FlowKey {
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = *eth;
-    let [p0, p1, p2, p3] = in_port.0.to_ne_bytes();
+    let [p0, p1] = (in_port.0 as u16).to_ne_bytes();
     let [t0, t1] = l2.eth_type.to_ne_bytes();
     let [v0, v1] = l2.vlan.to_ne_bytes();
-    let [a0, a1] = l4_src.to_ne_bytes();
-    let [b0, b1] = l4_dst.to_ne_bytes();
+    let [a0, a1] = l4.src.to_ne_bytes();
+    let [b0, b1] = l4.dst.to_ne_bytes();
+    let [c0, c1] = l2.cvlan.to_ne_bytes();
+    let [f0, f1] = l4.tcp_flags.to_ne_bytes();
     let words: [u64; FlowKey::WORDS] = [
-        ip.src[0],
-        ip.src[1],
-        ip.dst[0],
-        ip.dst[1],
+        net.src[0],
+        net.src[1],
+        net.dst[0],
+        net.dst[1],
         u64::from_ne_bytes([d0, d1, d2, d3, d4, d5, s0, s1]),
-        u64::from_ne_bytes([s2, s3, s4, s5, p0, p1, p2, p3]),
+        u64::from_ne_bytes([s2, s3, s4, s5, p0, p1, 0, 0]),
         u64::from_ne_bytes([t0, t1, v0, v1, a0, a1, b0, b1]),
-        u64::from_ne_bytes([ip.proto, l2.prio, 0, 0, 0, 0, 0, 0]),
+        u64::from_ne_bytes([
+            c0,
+            c1,
+            f0,
+            f1,
+            net.proto,
+            net.tos,
+            net.ttl,
+            l2.flags | net.flags,
+        ]),
     ];
     bytemuck::cast(words)
 }
@@ -99,68 +104,158 @@ struct L2 {
     eth_type: u16,
     /// As [`FlowKey::vlan`].
     vlan: u16,
-    prio: u8,
+    cvlan: u16,
+    /// As [`FlowKey::flags`].
+    flags: u8,
     len: usize,
 }
 
-/// What an IP header yields: addresses as words of the key.
+/// What a network header yields: addresses, and what shares their place, as words of the key.
 #[derive(Clone, Copy, Default)]
-struct Ip {
+struct Net {
     src: [u64; 2],
     dst: [u64; 2],
     proto: u8,
+    tos: u8,
+    ttl: u8,
+    /// As [`FlowKey::flags`].
+    flags: u8,
     fragment: bool,
-    /// Where the transport header begins, from the start of the IP header.
+    /// Where the transport header begins, from the start of the network header.
     l4: Option<usize>,
 }
 
-/// The outer tag, a second one is only passed over. `None` if the outer one is cut off.
-fn parse_tags(head: &[u8]) -> Option<L2> {
+/// What a transport header yields.
+#[derive(Clone, Copy, Default)]
+struct L4 {
+    src: u16,
+    dst: u16,
+    tcp_flags: u16,
+}
+
+/// The tags: two at most, a third is no header we know. `None` if the outer one is cut off.
+fn parse_tags(outer: u16, head: &[u8]) -> Option<L2> {
+    let flag = |tpid: u16, flag: u8| if tpid == eth_type::QINQ { flag } else { 0 };
     let mut at = ETH_HEADER_LEN;
-    let (tci, inner) = (be16(head, at)?, be16(head, at + 2)?);
+    let (tci, behind) = (be16(head, at)?, be16(head, at + 2)?);
     at += VLAN_TAG_LEN;
-    let mut eth_type = inner;
-    if is_vlan(inner)
-        && let Some(innermost) = be16(head, at + 2)
-    {
-        at += VLAN_TAG_LEN;
-        eth_type = innermost;
-    }
-    Some(L2 {
-        eth_type,
-        vlan: FlowKey::VLAN_PRESENT | tci & 0xfff,
-        prio: (tci >> 13) as u8,
+    let mut l2 = L2 {
+        eth_type: behind,
+        vlan: FlowKey::vlan_of_tci(tci),
+        cvlan: 0,
+        flags: flag(outer, KeyFlags::VLAN_AD),
         len: at,
-    })
+    };
+    if is_vlan(behind)
+        && let (Some(tci), Some(innermost)) = (be16(head, at), be16(head, at + 2))
+    {
+        l2.len = at + VLAN_TAG_LEN;
+        l2.cvlan = FlowKey::vlan_of_tci(tci);
+        l2.flags |= flag(behind, KeyFlags::CVLAN_AD);
+        l2.eth_type = innermost;
+    }
+    Some(l2)
 }
 
 #[inline(always)]
-fn parse_ipv4(l3: &[u8]) -> Ip {
+fn parse_ipv4(l3: &[u8]) -> Net {
     let Some(ip) = Ipv4::parse(l3) else {
-        return Ip::default();
+        return Net::default();
     };
     let word = |[a, b, c, d]: [u8; 4]| u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]);
-    Ip {
+    let (fragment, later) = (ip.is_fragment(), ip.is_later_fragment());
+    Net {
         src: [word(*ip.src()), 0],
         dst: [word(*ip.dst()), 0],
         proto: ip.proto(),
-        fragment: ip.is_fragment(),
-        l4: (!ip.is_later_fragment()).then(|| ip.header_len()),
+        tos: ip.tos(),
+        ttl: ip.ttl(),
+        flags: fragment_flags(fragment, later),
+        fragment,
+        l4: (!later).then(|| ip.header_len()),
     }
 }
 
 #[inline(always)]
-fn parse_ipv6(l3: &[u8]) -> Ip {
+fn parse_ipv6(l3: &[u8]) -> Net {
     let Some(ip) = Ipv6::parse(l3) else {
-        return Ip::default();
+        return Net::default();
     };
     let upper = ip.upper();
-    Ip {
+    Net {
         src: bytemuck::cast(*ip.src()),
         dst: bytemuck::cast(*ip.dst()),
         proto: upper.proto,
+        tos: ip.traffic_class(),
+        ttl: ip.hop_limit(),
+        flags: fragment_flags(upper.fragment, !upper.reached),
         fragment: upper.fragment,
         l4: upper.reached.then_some(upper.offset),
+    }
+}
+
+#[inline(always)]
+fn fragment_flags(fragment: bool, later: bool) -> u8 {
+    match (fragment, later) {
+        (false, _) => 0,
+        (true, false) => KeyFlags::FRAG | KeyFlags::FIRST_FRAG,
+        (true, true) => KeyFlags::FRAG,
+    }
+}
+
+/// Neither kind of IP: what shares the addresses' place.
+#[cold]
+fn parse_other(eth_type: u16, l3: &[u8]) -> Net {
+    let mut key = FlowKey::default();
+    match eth_type {
+        eth_type::ARP | eth_type::RARP => arp::fill(l3, &mut key),
+        eth_type::MPLS_UC | eth_type::MPLS_MC => fill_mpls(l3, &mut key),
+        _ => {}
+    }
+    Net {
+        src: bytemuck::cast(key.ip_src),
+        dst: bytemuck::cast(key.ip_dst),
+        proto: key.ip_proto,
+        ..Net::default()
+    }
+}
+
+/// Label stack entries up to the bottom of the stack (RFC 3032 §2.1).
+fn fill_mpls(l3: &[u8], key: &mut FlowKey) {
+    const BOTTOM: u32 = 0x100;
+    for (depth, entry) in l3.chunks_exact(4).take(MPLS_MAX).enumerate() {
+        let entry = entry.first_chunk().map_or(0, |b| u32::from_be_bytes(*b));
+        key.set_mpls(depth, entry);
+        if entry & BOTTOM != 0 {
+            break;
+        }
+    }
+}
+
+#[inline(always)]
+fn parse_l4(proto: u8, l4: &[u8]) -> L4 {
+    match proto {
+        ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP => {
+            let (src, dst) = l4::ports(l4).unwrap_or_default();
+            let tcp_flags = if proto == ip_proto::TCP {
+                l4::tcp_flags_of(l4)
+            } else {
+                0
+            };
+            L4 {
+                src,
+                dst,
+                tcp_flags,
+            }
+        }
+        ip_proto::ICMP | ip_proto::ICMPV6 => {
+            let src = l4::icmp(l4).unwrap_or_default();
+            L4 {
+                src,
+                ..L4::default()
+            }
+        }
+        _ => L4::default(),
     }
 }
 
@@ -223,10 +318,12 @@ mod tests {
         let mut frame = spec.build();
         let first = parse_all(&frame).unwrap();
         assert!(first.fragment);
-        assert_eq!((first.key.l4_dst, first.l4_offset), (80, 34));
+        assert_eq!((first.key.l4_dst, first.l4_offset), (0, 34));
+        assert_eq!(first.key.flags, KeyFlags::FRAG | KeyFlags::FIRST_FRAG);
         frame[21] = 5;
         let later = parse_all(&frame).unwrap();
         assert!(later.fragment);
+        assert_eq!(later.key.flags, KeyFlags::FRAG);
         assert_eq!(
             (later.key.l4_src, later.key.l4_dst, later.l4_offset),
             (0, 0, 0)
@@ -271,21 +368,29 @@ mod tests {
             }
             address
         };
-        let tci = spec.vlan.unwrap_or(0);
+        let tcp_flags = u16::from(spec.tcp) * 0x18;
         Parsed {
             key: FlowKey {
                 ip_src: address(spec.ips.0),
                 ip_dst: address(spec.ips.1),
                 eth_dst: spec.dst,
                 eth_src: spec.src,
-                in_port: PORT.0,
+                in_port: PORT.0 as u16,
+                block: 0,
                 eth_type: if spec.v6 { 0x86dd } else { 0x0800 },
-                vlan: spec.vlan.map_or(0, |tci| 0x1000 | tci & 0xfff),
+                vlan: spec.vlan.map_or(0, |tci| 0x1000 | tci & 0xefff),
+                cvlan: spec.inner_vlan.map_or(0, |tci| 0x1000 | tci & 0xefff),
                 l4_src: spec.ports.0,
                 l4_dst: spec.ports.1,
                 ip_proto: if spec.tcp { 6 } else { 17 },
-                vlan_prio: (tci >> 13) as u8,
-                reserved: [0; 6],
+                tcp_flags,
+                ip_tos: 0,
+                ip_ttl: 64,
+                flags: if spec.inner_vlan.is_some() {
+                    KeyFlags::CVLAN_AD
+                } else {
+                    0
+                },
             },
             l3_offset: spec.l3_offset() as u16,
             l4_offset: spec.l4_offset() as u16,
@@ -318,7 +423,11 @@ mod tests {
             if cut < spec.l4_offset() + 4 {
                 prop_assert_eq!(ports, (0, 0));
             } else {
-                prop_assert_eq!(got, whole);
+                let mut known = whole;
+                if cut < spec.l4_offset() + 20 {
+                    known.key.tcp_flags = 0;
+                }
+                prop_assert_eq!(got, known);
             }
             prop_assert!([[0; 16], whole.key.ip_src].contains(&got.key.ip_src));
             prop_assert_eq!(got.key.vlan, whole.key.vlan);

@@ -24,17 +24,16 @@ fn address() -> impl Strategy<Value = [u8; 16]> {
 /// A packet as a parser could have seen it; `ports` is how many vports there are, the uplink
 /// included.
 pub fn key(ports: u32) -> impl Strategy<Value = FlowKey> {
-    let l2 = (0..ports, select(&MACS[..]), select(&MACS[..]));
+    let l2 = (0..ports as u16, select(&MACS[..]), select(&MACS[..]));
     let vlan = select(&[0u16, 0, 0x1000, 0x1005, 0x1006][..]);
     let l3 = (0u8..4, address(), address(), select(&[6u8, 17, 1][..]));
-    (l2, vlan, 0u8..8, l3, 1u16..4, 1u16..4).prop_map(
+    (l2, vlan, 0u16..8, l3, 1u16..4, 1u16..4).prop_map(
         |((in_port, eth_src, eth_dst), vlan, prio, (kind, ip_src, ip_dst, proto), sport, dport)| {
             let mut key = FlowKey {
                 eth_dst,
                 eth_src,
                 in_port,
-                vlan,
-                vlan_prio: if vlan == 0 { 0 } else { prio },
+                vlan: if vlan == 0 { 0 } else { vlan | prio << 13 },
                 eth_type: [0x0800, 0x86dd, 0x0806, 0x88cc][usize::from(kind)],
                 ..FlowKey::default()
             };
@@ -54,7 +53,7 @@ fn match_for(key: FlowKey, parts: u16, lens: (u8, u8), odd_mask: [u8; 6]) -> Mat
     let has = |bit: u16| parts & 1 << bit != 0;
     let mut mask = FlowKey::default();
     if has(0) {
-        mask.in_port = u32::MAX;
+        mask.in_port = u16::MAX;
     }
     if has(1) {
         mask.eth_src = Mac(if has(10) { odd_mask } else { [0xff; 6] });
@@ -68,7 +67,7 @@ fn match_for(key: FlowKey, parts: u16, lens: (u8, u8), odd_mask: [u8; 6]) -> Mat
             mask.vlan = 0x1000;
         }
         if key.vlan != 0 && has(12) {
-            mask.vlan_prio = 7;
+            mask.vlan |= 0xf000;
         }
     }
     let ip = key.eth_type == 0x0800 || key.eth_type == 0x86dd;
@@ -105,6 +104,7 @@ fn match_for(key: FlowKey, parts: u16, lens: (u8, u8), odd_mask: [u8; 6]) -> Mat
     Match {
         value: key.masked(&mask),
         mask,
+        more: None,
     }
 }
 
@@ -133,6 +133,7 @@ pub fn spec(ports: u32) -> impl Strategy<Value = RuleSpec> {
             matches: match_for(key, parts, lens, odd),
             actions,
             cookie: cookie % 3,
+            ..RuleSpec::default()
         },
     )
 }

@@ -2,7 +2,7 @@
 
 use chanio_model::eswitch::{Change, Dest, Mode, Output, Outputs, RxMode, VlanOp, VportConfig};
 use chanio_model::flow::reference::LinearTables;
-use chanio_model::flow::{Action, FlowKey};
+use chanio_model::flow::{Action, FlowKey, Seen};
 use chanio_model::{DropReason, Mac, VportId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Verdict {
 }
 
 fn tag_of(key: &FlowKey) -> Tag {
-    (key.vlan != 0).then_some((key.vlan_prio, key.vlan & 0xfff))
+    (key.vlan != 0).then(|| (key.vlan_prio(), key.vid()))
 }
 
 fn applied(op: VlanOp, tag: Tag) -> Tag {
@@ -185,7 +185,7 @@ impl Naive {
         }
         let mut key = *key;
         if let Some((prio, vid)) = tag {
-            (key.vlan, key.vlan_prio) = (0x1000 | vid, prio);
+            key.vlan = 0x1000 | vid | u16::from(prio) << 13;
         }
         let verdict = if self.legacy_left {
             self.classify(&key, l3_len)
@@ -211,12 +211,13 @@ impl Naive {
         let mut verdict = Verdict::default();
         let in_port = key.vport();
         let to_host = (Dest::Representor(in_port), tag_of(key));
-        let Some(rule) = self.rules.lookup(key) else {
+        let Some(rule) = self.rules.lookup(0, Seen::plain(key)) else {
             verdict.got.push(to_host);
             return verdict;
         };
         for action in &rule.spec().actions {
             let loss = match action {
+                Action::Trap | Action::Goto(_) => unreachable!("not made yet"),
                 Action::Pass => {
                     verdict.got.push(to_host);
                     None
