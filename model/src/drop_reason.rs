@@ -43,7 +43,7 @@ drop_reasons! {
     TunnelGso, "tunnel_gso", "From: a tunnelled packet to be unwrapped is to be cut into segments first.";
     TunnelEcn, "tunnel_ecn", "From: congestion was met in a tunnel by a packet whose own header cannot say so (RFC 6040).";
     NatInner, "nat_inner", "From: the packet that an ICMP error is about is cut off, so its addresses cannot be translated.";
-    MplsInvalid, "mpls_invalid", "From: an MPLS action on a frame without a label, or whose TTL ran out.";
+    MplsInvalid, "mpls_invalid", "From: an MPLS action on a frame without a label, whose TTL ran out, or that is still to be cut into segments.";
     VportDown, "vport_down", "From: the sending channel's link is administratively down.";
     SpoofedMac, "spoofed_mac", "From: spoof checking is on and the source address is not the channel's.";
     VlanNotAllowed, "vlan_not_allowed", "From: the channel has a port VLAN and sent a tagged frame.";

@@ -14,8 +14,17 @@ fn add(a: u16, b: u16) -> u16 {
 impl Delta {
     /// Of bytes that begin at an even position under the sum.
     pub(super) fn of(old: &[u8], new: &[u8]) -> Self {
-        let (old, new) = (Sum::new().bytes(old), Sum::new().bytes(new));
+        Self::between(Sum::new().bytes(old), Sum::new().bytes(new))
+    }
+
+    /// Of one sum into another.
+    pub(super) fn between(old: Sum, new: Sum) -> Self {
         Self(add(!old.partial(), new.partial()))
+    }
+
+    /// Both changes.
+    pub(super) fn and(self, other: Delta) -> Self {
+        Self(add(self.0, other.0))
     }
 
     /// A checksum after the change: RFC 1624 §3, equation 3.

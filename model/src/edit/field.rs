@@ -1,7 +1,6 @@
 //! Fields that can be set, as act_pedit of tc does in its extended form (`pedit ex munge …`).
 
 use super::Packet;
-use super::delta::Delta;
 use crate::DropReason;
 use crate::wire::{IpVersion, Layout, ip_proto};
 
@@ -216,7 +215,7 @@ impl Packet {
         };
         let range = place.at..place.at + place.len;
         let mut bytes = [0; 16];
-        bytes[16 - place.len..].copy_from_slice(&self.head()[range]);
+        bytes[16 - place.len..].copy_from_slice(&self.head()[range.clone()]);
         let old = u128::from_be_bytes(bytes);
         let full = (u128::MAX >> (128 - edit.field.bits())) << place.shift;
         let new = match edit.change {
@@ -229,33 +228,13 @@ impl Packet {
             }
         };
         let new = new.to_be_bytes();
-        self.write(&layout, place.at, &new[16 - place.len..], place.covered)?;
-        Ok(true)
-    }
-
-    /// Writes an even number of bytes and has the checksums that take them in follow.
-    fn write(
-        &mut self,
-        layout: &Layout,
-        at: usize,
-        new: &[u8],
-        covered: Covered,
-    ) -> Result<(), DropReason> {
-        let old = &self.head()[at..at + new.len()];
-        let delta = Delta::of(old, new);
-        match covered {
-            Covered::No => {}
-            Covered::Header => self.fix_ip(layout, delta),
-            Covered::Pseudo => {
-                self.fix_transport(layout, delta, true)?;
-                self.fix_ip(layout, delta);
-            }
-            Covered::Transport => {
-                self.fix_sctp(layout, at, new)?;
-                self.fix_transport(layout, delta, false)?;
-            }
+        let new = &new[16 - place.len..];
+        match place.covered {
+            Covered::No => self.head_mut()[range].copy_from_slice(new),
+            Covered::Header => self.write_header(&layout, place.at, new),
+            Covered::Pseudo => self.write_address(&layout, place.at, new)?,
+            Covered::Transport => self.write_transport(&layout, place.at, new)?,
         }
-        self.head_mut()[at..at + new.len()].copy_from_slice(new);
-        Ok(())
+        Ok(true)
     }
 }

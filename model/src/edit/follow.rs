@@ -4,6 +4,7 @@ use super::Packet;
 use super::delta::Delta;
 use crate::DropReason;
 use crate::offload::Csum;
+use crate::wire::checksum::Sum;
 use crate::wire::{IpVersion, Layout, Transport, checksum_field, ip_proto};
 
 /// SCTP's common header: ports, tag, checksum.
@@ -11,8 +12,43 @@ const SCTP_HEADER_LEN: usize = 12;
 const SCTP_CHECKSUM: usize = 8;
 
 impl Packet {
+    /// Writes an even number of bytes of the IP header that only its own checksum takes in.
+    pub(super) fn write_header(&mut self, layout: &Layout, at: usize, new: &[u8]) {
+        let old = &mut self.head_mut()[at..at + new.len()];
+        let delta = Delta::of(old, new);
+        old.copy_from_slice(new);
+        self.fix_ip(layout, delta);
+    }
+
+    /// Writes an address of the IP header.
+    pub(super) fn write_address(
+        &mut self,
+        layout: &Layout,
+        at: usize,
+        new: &[u8],
+    ) -> Result<(), DropReason> {
+        let delta = Delta::of(&self.head()[at..at + new.len()], new);
+        self.fix_transport(layout, delta, true)?;
+        self.write_header(layout, at, new);
+        Ok(())
+    }
+
+    /// Writes an even number of bytes of the transport header.
+    pub(super) fn write_transport(
+        &mut self,
+        layout: &Layout,
+        at: usize,
+        new: &[u8],
+    ) -> Result<(), DropReason> {
+        let delta = Delta::of(&self.head()[at..at + new.len()], new);
+        self.fix_sctp(layout, at, new)?;
+        self.fix_transport(layout, delta, false)?;
+        self.head_mut()[at..at + new.len()].copy_from_slice(new);
+        Ok(())
+    }
+
     /// The IPv4 header's checksum follows; nothing for IPv6.
-    pub(super) fn fix_ip(&mut self, layout: &Layout, delta: Delta) {
+    fn fix_ip(&mut self, layout: &Layout, delta: Delta) {
         if layout.ip.is_some_and(|ip| ip.version == IpVersion::V4) {
             self.change_word(layout.l3 + 10, |sum| delta.of_checksum(sum));
         }
@@ -71,12 +107,7 @@ impl Packet {
     /// SCTP's CRC32c follows new bytes in the frame's SCTP header (RFC 9260 §6.8, Appendix A).
     /// A CRC is linear: what changes depends on the changed bits and on how many bytes follow
     /// them, not on what these are.
-    pub(super) fn fix_sctp(
-        &mut self,
-        layout: &Layout,
-        at: usize,
-        new: &[u8],
-    ) -> Result<(), DropReason> {
+    fn fix_sctp(&mut self, layout: &Layout, at: usize, new: &[u8]) -> Result<(), DropReason> {
         let Some(ip) = layout.ip.filter(|ip| ip.proto == ip_proto::SCTP) else {
             return Ok(());
         };
@@ -101,6 +132,28 @@ impl Packet {
         };
         *sum = (u32::from_le_bytes(*sum) ^ change).to_le_bytes();
         Ok(())
+    }
+
+    /// The sum over the frame, `skip` bytes at its start left out, as it will be once the checksum
+    /// that is still to be finished is: from where that begins to the end, the bytes then add up
+    /// to the complement of what its field holds now. So nobody has to look at the payload (the
+    /// kernel's lco_csum). `None` if none is to be finished.
+    pub(super) fn pending_sum(&self, skip: usize) -> Result<Option<Sum>, DropReason> {
+        let Some(Csum { start, offset }) = self.offload().csum else {
+            return Ok(None);
+        };
+        let start = usize::from(start);
+        let field = start + usize::from(offset);
+        let head = self.head();
+        // Words of the inner sum must be words of the outer one.
+        if start < skip || !(start - skip).is_multiple_of(2) || !offset.is_multiple_of(2) {
+            return Err(DropReason::BadOffload);
+        }
+        if field + 2 > head.len() {
+            return Err(DropReason::RewriteDepth);
+        }
+        let partial = u16::from_be_bytes([head[field], head[field + 1]]);
+        Ok(Some(Sum::new().bytes(&head[skip..start]).word(!partial)))
     }
 
     /// Whether the checksum at this place is still to be finished.

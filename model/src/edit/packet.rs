@@ -13,7 +13,7 @@ pub const HEAD_MAX: usize = 512;
 /// A packet being rewritten: its first bytes, and how many follow unseen in the source. A worker
 /// has one and loads it anew for each packet that is to be changed.
 ///
-/// All operations leave checksums and lengths right, and the packet as it was if they fail.
+/// All operations leave checksums and lengths right. A packet for which one fails is lost.
 #[derive(Clone, Debug)]
 pub struct Packet {
     buf: [u8; ROOM + HEAD_MAX],

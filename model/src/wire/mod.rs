@@ -42,6 +42,10 @@ pub mod eth_type {
     pub const MPLS_MC: u16 = 0x8848;
     /// An 802.1ad service tag.
     pub const QINQ: u16 = 0x88a8;
+    /// MPLS.
+    pub const MPLS: u16 = 0x8847;
+    /// MPLS with labels given upstream (RFC 5332).
+    pub const MPLS_MULTICAST: u16 = 0x8848;
 }
 
 /// IP protocol numbers (IANA).

@@ -79,8 +79,7 @@ impl Packet {
     /// the outer headers are the ones that are edited.
     ///
     /// A checksum that is still to be finished inside stays so, and the outer one is computed
-    /// from it without looking at the payload (the kernel's local checksum offload); if there is
-    /// none inside, the outer one is left to be finished. A frame still to be cut keeps its `gso`
+    /// from it without looking at the payload; if there is none inside, the outer one is left to be finished. A frame still to be cut keeps its `gso`
     /// for the inner frame; each segment then gets the outer headers.
     pub fn tunnel_set(&mut self, set: &TunnelSet) -> Result<(), DropReason> {
         let layout = self.layout()?;
@@ -105,24 +104,26 @@ impl Packet {
             payload.div_ceil(u32::from(gso.size)).max(1)
         });
         let ident = self.next_ident(segments as u16);
+        let deeper = self.offload().outer;
         let len = lengths.all();
         let room = self.insert(0, len)?;
         write_ethernet(set, room);
         let (ip, tunnel) = room[ETH_HEADER_LEN..].split_at_mut(lengths.ip);
         let l4_len = payload_len + lengths.tunnel as u32;
-        // Of a frame to be cut the lengths are each segment's, written when it is cut.
-        let l4_len16 = l4_len.min(u32::from(u16::MAX)) as u16;
+        // Of a frame to be cut the lengths are each segment's, written when it is cut; here they
+        // are only such that the headers can be parsed.
+        let l4_len16 = l4_len.min(u32::from(u16::MAX) - IPV4_HEADER_LEN as u32) as u16;
         write_ip(set, inner, ip, l4_len16, ident);
         write_tunnel(set, inner, tunnel, l4_len16);
 
         let offload = self.offload_mut();
         offload.data_valid = false;
         if gso.is_some() {
-            offload.outer.copy_within(..MAX_OUTER - 1, 1);
-            offload.outer[0] = Outer {
+            let outermost = Outer {
                 len: len as u16,
                 bare,
             };
+            offload.outer = [outermost, deeper[0]];
         }
         self.write_checksum(set, lengths, l4_len, sum_behind);
         Ok(())
@@ -140,34 +141,12 @@ impl Packet {
             Some(gso) => u32::from(gso.hdr_len) + u32::from(gso.size),
             None => self.frame_len(),
         };
-        // 65,535 for IPv4 with its header, for IPv6 without; the same for both is simpler to say.
-        let all = (lengths.ip + lengths.tunnel) as u32 + inside - removed as u32;
-        if all > u32::from(u16::MAX) {
+        // What an IPv4 packet can be; IPv6 could have 20 bytes more.
+        let l4_len = lengths.tunnel as u32 + inside - removed as u32;
+        if l4_len + IPV4_HEADER_LEN as u32 > u32::from(u16::MAX) {
             return Err(DropReason::RewriteLength);
         }
         Ok(())
-    }
-
-    /// The sum over everything that the outer checksum will take in of the packet as it is now,
-    /// `skip` bytes of it left out, as it will be once the checksum that is still to be finished
-    /// is: from there to the end the bytes then add up to the complement of what the field holds
-    /// now. `None` if none is to be finished.
-    fn pending_sum(&self, skip: usize) -> Result<Option<Sum>, DropReason> {
-        let Some(Csum { start, offset }) = self.offload().csum else {
-            return Ok(None);
-        };
-        let start = usize::from(start);
-        let field = start + usize::from(offset);
-        let head = self.head();
-        // Words of the inner sum must be words of the outer one.
-        if start < skip || !(start - skip).is_multiple_of(2) || !offset.is_multiple_of(2) {
-            return Err(DropReason::BadOffload);
-        }
-        if field + 2 > head.len() {
-            return Err(DropReason::RewriteDepth);
-        }
-        let partial = u16::from_be_bytes([head[field], head[field + 1]]);
-        Ok(Some(Sum::new().bytes(&head[skip..start]).word(!partial)))
     }
 
     /// The outer checksum, where the tunnel has one.
@@ -243,8 +222,7 @@ fn write_ip(set: &TunnelSet, inner: Inner, out: &mut [u8], l4_len: u16, ident: u
             (out[8], out[9]) = (ttl, proto);
             out[12..16].copy_from_slice(&src.octets());
             out[16..20].copy_from_slice(&dst.octets());
-            let total = l4_len.saturating_add(IPV4_HEADER_LEN as u16);
-            ipv4::finish(out, total, ident);
+            ipv4::finish(out, l4_len + IPV4_HEADER_LEN as u16, ident);
         }
         (src, dst) => {
             let octets = |ip| match ip {
