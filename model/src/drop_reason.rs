@@ -69,6 +69,7 @@ drop_reasons! {
     CtFull, "ct_full", "From: the packet begins a connection and the connection table is full.";
     CtClash, "ct_clash", "From: the packet's connection cannot be committed, another one has its addresses and ports.";
     CtNatExhausted, "ct_nat_exhausted", "From: no free address and port is left in the range that the packet's connection is to be translated to.";
+    CtRedirect, "ct_redirect", "From: the packet is an ICMP redirect about a connection that is translated.";
     PortDown, "port_down", "To: the netdev behind the port is down or gone.";
 }
 

@@ -10,17 +10,22 @@
 //! | `tuple` | who sends to whom |
 //! | `config` | limits and timeouts |
 //! | `tcp`, `sctp`, `icmp` | what belongs to a connection, by protocol |
-//! | `conntrack` | the table, and one packet through it |
-
-// Until the table drives all of it.
-#![allow(dead_code)]
+//! | `entry` | one connection |
+//! | `nat` | what a connection is translated to |
+//! | [`listing`](CtEntry) | looking at connections |
+//! | `store` | where connections are kept |
+//! | [`conntrack`](Conntrack) | one packet through it all |
 
 mod action;
 mod config;
 mod conntrack;
+mod entry;
 mod icmp;
+mod listing;
+mod nat;
 mod packet;
 mod sctp;
+mod store;
 mod tcp;
 mod tracked;
 mod tuple;
@@ -29,6 +34,8 @@ mod verdict;
 pub use action::{CtAction, CtNat, CtSpec, NatEnd, NatRange, NatRangeError, NatRewrite};
 pub use config::{CtConfig, SctpTimeouts, TcpConfig, TcpTimeouts};
 pub use conntrack::Conntrack;
+pub use entry::CtCounters;
+pub use listing::CtEntry;
 pub use packet::CtPacket;
 pub use sctp::SctpState;
 pub use tcp::TcpState;

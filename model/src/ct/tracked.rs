@@ -1,8 +1,12 @@
 //! What tracking says of one packet.
 
+use super::entry::Entry;
+use super::store::Handle;
+use super::{Direction, Tuple};
+
 /// The bits of a state (uapi linux/pkt_cls.h, `TCA_FLOWER_KEY_CT_FLAGS_*`).
 pub mod state {
-    /// Begins a connection that was not answered yet.
+    /// Begins a connection, or belongs to one that was not answered yet.
     pub const NEW: u16 = 0x01;
     /// Belongs to a connection that went both ways.
     pub const EST: u16 = 0x02;
@@ -16,14 +20,79 @@ pub mod state {
     pub const RPL: u16 = 0x20;
 }
 
+/// How a packet stands to its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Info {
+    New,
+    Established,
+    EstablishedReply,
+    Related,
+    RelatedReply,
+}
+
+impl Info {
+    pub fn direction(self) -> Direction {
+        match self {
+            Self::EstablishedReply | Self::RelatedReply => Direction::Reply,
+            _ => Direction::Original,
+        }
+    }
+
+    /// An ICMP error about a connection.
+    pub fn related(direction: Direction) -> Self {
+        match direction {
+            Direction::Original => Self::Related,
+            Direction::Reply => Self::RelatedReply,
+        }
+    }
+
+    fn bits(self) -> u16 {
+        state::TRK
+            | match self {
+                Self::New => state::NEW,
+                Self::Established => state::EST,
+                Self::EstablishedReply => state::EST | state::RPL,
+                Self::Related => state::REL,
+                Self::RelatedReply => state::REL | state::RPL,
+            }
+    }
+}
+
+/// Which connection a packet belongs to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Connection {
+    #[default]
+    None,
+    /// One in the table.
+    Shared(Handle, Info),
+    /// One that is this packet's alone: not committed, or gone since.
+    Own(Info),
+}
+
 /// What tracking says of one packet; what rules behind a `ct` action match. The executor keeps one
-/// per packet under way, or resets one per worker.
-#[derive(Clone, Debug, Default)]
+/// per packet under way, or one per worker that it resets.
+#[derive(Clone, Debug)]
 pub struct Tracked {
-    pub(super) state: u16,
+    state: u16,
     pub(super) zone: u16,
-    pub(super) mark: u32,
-    pub(super) label: [u8; 16],
+    mark: u32,
+    label: [u8; 16],
+    pub(super) connection: Connection,
+    /// What [`Connection::Own`] is about.
+    pub(super) own: Entry,
+}
+
+impl Default for Tracked {
+    fn default() -> Self {
+        Self {
+            state: 0,
+            zone: 0,
+            mark: 0,
+            label: [0; 16],
+            connection: Connection::None,
+            own: Entry::new(Tuple::default(), Tuple::default()),
+        }
+    }
 }
 
 impl Tracked {
@@ -39,6 +108,7 @@ impl Tracked {
         self.zone = 0;
         self.mark = 0;
         self.label = [0; 16];
+        self.connection = Connection::None;
     }
 
     /// Bits of [`state`]; 0 before any `ct` action and behind `ct clear`.
@@ -63,5 +133,20 @@ impl Tracked {
     #[inline]
     pub fn label(&self) -> &[u8; 16] {
         &self.label
+    }
+
+    /// It belongs to no connection.
+    pub(super) fn invalid(&mut self, zone: u16) {
+        self.reset();
+        self.zone = zone;
+        self.state = state::TRK | state::INV;
+    }
+
+    /// It belongs to this connection.
+    pub(super) fn belongs(&mut self, zone: u16, info: Info, mark: u32, label: [u8; 16]) {
+        self.zone = zone;
+        self.state = info.bits();
+        self.mark = mark;
+        self.label = label;
     }
 }

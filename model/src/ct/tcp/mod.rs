@@ -14,5 +14,4 @@ mod window;
 
 pub(super) use segment::Segment;
 pub use state::TcpState;
-#[allow(unused_imports)]
 pub(super) use track::{Context, Tcp};

@@ -102,6 +102,11 @@ impl Segment {
         self.flags & flags != 0
     }
 
+    /// A FIN or a RST.
+    pub fn ends_something(&self) -> bool {
+        self.has(flag::FIN | flag::RST)
+    }
+
     fn take_options(&mut self, mut options: &[u8]) {
         self.options = !options.is_empty();
         // Nothing but a time stamp: nearly every segment (RFC 7323 appendix A).
