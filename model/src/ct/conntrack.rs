@@ -1,7 +1,7 @@
 //! The table of connections, and one packet through it.
 
 use super::entry::{Entry, status};
-use super::nat::Translator;
+use super::nat::{Connections, Translator};
 use super::packet::{Body, CtPacket, Embedded};
 use super::store::{Handle, InsertError, Store};
 use super::tracked::{Connection, Info};
@@ -34,6 +34,8 @@ struct Work<'a> {
     now: Nanos,
     /// Change nothing.
     dry: bool,
+    /// The connection that would be forgotten by now, if something was changed.
+    gone: Option<Handle>,
 }
 
 impl Work<'_> {
@@ -45,6 +47,48 @@ impl Work<'_> {
         } else {
             work(entry)
         }
+    }
+}
+
+/// The other connections, to a new one.
+struct Others<'a> {
+    table: &'a Conntrack,
+    work: &'a Work<'a>,
+}
+
+impl Others<'_> {
+    /// The original tuple of the connection that packets with this tuple belong to.
+    fn holder(&self, tuple: &Tuple) -> Option<Tuple> {
+        let (handle, _) = self.table.store.find(tuple)?;
+        self.lives(handle)
+    }
+
+    /// The original tuple of a connection that is not over.
+    fn lives(&self, handle: Handle) -> Option<Tuple> {
+        let Conntrack { store, config, .. } = self.table;
+        if self.work.gone == Some(handle) {
+            return None;
+        }
+        let lives =
+            |entry: &mut Entry| (!entry.is_over(self.work.now, config)).then_some(entry.tuples[0]);
+        store.with(handle, lives).flatten()
+    }
+}
+
+impl Connections for Others<'_> {
+    fn is_taken(&self, tuple: &Tuple, original: &Tuple) -> bool {
+        self.holder(tuple).is_some_and(|holder| holder != *original)
+    }
+
+    fn translation_of(
+        &self,
+        tuple: &Tuple,
+        suits: &dyn Fn(&[u8; 16], u16) -> bool,
+    ) -> Option<([u8; 16], u16)> {
+        let store = &self.table.store;
+        store.translation_of(tuple, |handle, address, port| {
+            suits(address, port) && self.lives(handle).is_some()
+        })
     }
 }
 
@@ -113,11 +157,12 @@ impl Conntrack {
             tracked.reset();
             return Ok(NatRewrite::default());
         };
-        let work = Work {
+        let mut work = Work {
             spec,
             packet,
             now,
             dry,
+            gone: None,
         };
         match &packet.body {
             Body::NotIp => return Err(DropReason::CtNotIp),
@@ -127,7 +172,7 @@ impl Conntrack {
             }
             _ => {}
         }
-        if let Some(known) = self.known(&work, tracked) {
+        if let Some(known) = self.known(&mut work, tracked) {
             return known;
         }
         tracked.reset();
@@ -137,14 +182,14 @@ impl Conntrack {
                 Ok(NatRewrite::default())
             }
             Body::IcmpError(embedded) => self.error(&work, embedded, tracked),
-            _ => self.packet(&work, tracked),
+            _ => self.packet(&mut work, tracked),
         }
     }
 
     /// A packet whose connection an earlier action of the same zone has found.
     fn known(
         &self,
-        work: &Work<'_>,
+        work: &mut Work<'_>,
         tracked: &mut Tracked,
     ) -> Option<Result<NatRewrite, DropReason>> {
         let info = match tracked.connection {
@@ -155,10 +200,12 @@ impl Conntrack {
             return None;
         }
         if work.spec.force && info.direction() == Direction::Reply {
-            if let Connection::Shared(handle, _) = tracked.connection
-                && !work.dry
-            {
-                self.store.remove(handle);
+            if let Connection::Shared(handle, _) = tracked.connection {
+                if work.dry {
+                    work.gone = Some(handle);
+                } else {
+                    self.store.remove(handle);
+                }
             }
             return None;
         }
@@ -191,7 +238,8 @@ impl Conntrack {
             ..embedded.tuple
         };
         // It was sent the other way than the connection's packets that look like its answer.
-        let Some((handle, direction)) = sent.inverted().and_then(|tuple| self.store.find(&tuple))
+        let found = sent.inverted().and_then(|tuple| self.store.find(&tuple));
+        let Some((handle, direction)) = found.filter(|(handle, _)| work.gone != Some(*handle))
         else {
             return Ok(NatRewrite::default());
         };
@@ -214,7 +262,7 @@ impl Conntrack {
     }
 
     /// Any other packet.
-    fn packet(&self, work: &Work<'_>, tracked: &mut Tracked) -> Result<NatRewrite, DropReason> {
+    fn packet(&self, work: &mut Work<'_>, tracked: &mut Tracked) -> Result<NatRewrite, DropReason> {
         let tuple = Tuple {
             zone: work.spec.zone,
             ..work.packet.tuple
@@ -223,9 +271,12 @@ impl Conntrack {
             let Some((handle, direction)) = self.store.find(&tuple) else {
                 break;
             };
-            let met = self
-                .store
-                .with(handle, |entry| self.meet(work, entry, direction, tracked));
+            if work.gone == Some(handle) {
+                break;
+            }
+            let met = self.store.with(handle, |entry| {
+                work.on(entry, |entry| self.meet(work, entry, direction, tracked))
+            });
             match met {
                 // Forgotten in this moment.
                 None => {}
@@ -238,13 +289,18 @@ impl Conntrack {
                     return Ok(NatRewrite::default());
                 }
                 Some(Met::Last(info, entry)) => {
-                    if !work.dry {
+                    if work.dry {
+                        work.gone = Some(handle);
+                    } else {
                         self.store.remove(handle);
                     }
                     tracked.own = *entry;
                     return self.finish_own(work, info, tracked);
                 }
-                Some(Met::Over) if work.dry => break,
+                Some(Met::Over) if work.dry => {
+                    work.gone = Some(handle);
+                    break;
+                }
                 Some(Met::Over) => {
                     self.store.remove(handle);
                 }
@@ -336,11 +392,8 @@ impl Conntrack {
         entry: &mut Entry,
         info: Info,
     ) -> Result<NatRewrite, DropReason> {
-        let translator = Translator {
-            store: &self.store,
-            config: &self.config,
-            now: work.now,
-        };
+        let others = Others { table: self, work };
+        let translator = Translator { others };
         translator.translate(entry, info, work.spec, work.packet)
     }
 
@@ -356,27 +409,44 @@ impl Conntrack {
         let done = self.finish(work, &mut entry, info, tracked);
         tracked.own = entry;
         let rewrite = done?;
-        if !work.spec.commit || entry.has(status::COMMITTED) || work.dry {
+        if !work.spec.commit || entry.has(status::COMMITTED) {
             return Ok(rewrite);
+        }
+        if work.dry {
+            let others = Others { table: self, work };
+            let free = entry
+                .tuples
+                .iter()
+                .all(|tuple| others.holder(tuple).is_none());
+            return if free {
+                Ok(rewrite)
+            } else {
+                Err(DropReason::CtClash)
+            };
         }
         entry.status |= status::COMMITTED;
         entry.expires = work.now.saturating_add(entry.expires);
         entry.enter_flow_table(info, work.now, &self.config);
-        match self.store.insert(entry) {
-            Ok(handle) => {
-                tracked.connection = Connection::Shared(handle, info);
-                Ok(rewrite)
-            }
-            Err(InsertError::Full) => Err(DropReason::CtFull),
-            Err(InsertError::Clash(other)) => {
-                let joined = self.join(work, &entry, other, info, tracked);
-                if joined {
-                    Ok(rewrite)
-                } else {
-                    Err(DropReason::CtClash)
+        for _ in 0..TRIES {
+            let other = match self.store.insert(entry) {
+                Ok(handle) => {
+                    tracked.connection = Connection::Shared(handle, info);
+                    return Ok(rewrite);
                 }
+                Err(InsertError::Full) => return Err(DropReason::CtFull),
+                Err(InsertError::Clash(other)) => other,
+            };
+            let is_over = |entry: &mut Entry| entry.is_over(work.now, &self.config);
+            match self.store.with(other, is_over) {
+                Some(false) if self.join(work, &entry, other, info, tracked) => return Ok(rewrite),
+                Some(false) => break,
+                Some(true) => {
+                    self.store.remove(other);
+                }
+                None => {}
             }
         }
+        Err(DropReason::CtClash)
     }
 
     /// Another packet of the same connection was faster: with protocols that do not mind, this

@@ -19,11 +19,15 @@
 mod action;
 mod config;
 mod conntrack;
+#[cfg(any(test, feature = "testing"))]
+pub mod conversation;
 mod entry;
 mod icmp;
 mod listing;
 mod nat;
 mod packet;
+#[cfg(test)]
+mod reference;
 mod sctp;
 mod store;
 mod tcp;

@@ -7,10 +7,9 @@
 use super::action::{CtNat, NatEnd, NatRange, NatRewrite};
 use super::entry::{Entry, status};
 use super::packet::{Body, CtPacket, has_ports};
-use super::store::Store;
 use super::tracked::Info;
-use super::{CtConfig, CtSpec, Direction, Tuple};
-use crate::{DropReason, Nanos};
+use super::{CtSpec, Direction, Tuple};
+use crate::DropReason;
 use rustc_hash::FxHasher;
 use std::hash::Hasher;
 
@@ -61,14 +60,26 @@ impl Manip {
     }
 }
 
-/// What is needed to find out which translations are free.
-pub(super) struct Translator<'a> {
-    pub store: &'a Store,
-    pub config: &'a CtConfig,
-    pub now: Nanos,
+/// What is to be known of all connections.
+pub(super) trait Connections {
+    /// Whether another connection than the one that begins like `original` has packets that look
+    /// like `tuple`.
+    fn is_taken(&self, tuple: &Tuple, original: &Tuple) -> bool;
+
+    /// What another connection of the same source is translated to, the newest that suits.
+    fn translation_of(
+        &self,
+        tuple: &Tuple,
+        suits: &dyn Fn(&[u8; 16], u16) -> bool,
+    ) -> Option<([u8; 16], u16)>;
 }
 
-impl Translator<'_> {
+/// Decides and applies translations.
+pub(super) struct Translator<C> {
+    pub others: C,
+}
+
+impl<C: Connections> Translator<C> {
     /// What the `nat` of an action makes of a packet. A connection that is not committed yet gets
     /// its translation here.
     pub fn translate(
@@ -182,7 +193,7 @@ impl Translator<'_> {
     /// Whether the replies to such packets belong to another connection.
     fn is_used(&self, tuple: &Tuple, original: &Tuple) -> bool {
         let reply = tuple.inverted();
-        reply.is_some_and(|reply| self.store.is_taken(&reply, original, self.now, self.config))
+        reply.is_some_and(|reply| self.others.is_taken(&reply, original))
     }
 
     fn unique(
@@ -201,7 +212,7 @@ impl Translator<'_> {
                 // Another connection of this source may have a translation that suits.
                 let suits =
                     |address: &[u8; 16], port| in_range(address, port, current.proto, range);
-                if let Some((src, src_port)) = self.store.translation_of(&current, suits) {
+                if let Some((src, src_port)) = self.others.translation_of(&current, &suits) {
                     let same = Tuple {
                         src,
                         src_port,

@@ -2,11 +2,11 @@
 //!
 //! Locks: the index is in shards; a packet looks its tuple up under a shard's read lock, lets go
 //! of that and locks the slot. Commit and removal hold the shards of both tuples and then the
-//! slot. A slot that was emptied in between is told by its generation.
+//! slot; a table of sources is locked before a slot, never behind one. A slot that was emptied in
+//! between is told by its generation.
 
 use super::entry::{Entry, status};
-use super::{CtConfig, Direction, Tuple};
-use crate::Nanos;
+use super::{Direction, Tuple};
 use crate::hash::HashKey;
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
@@ -317,32 +317,19 @@ impl Store {
         }
     }
 
-    /// What another connection of the same source is translated to, the newest that suits.
+    /// What another connection of the same source is translated to: the newest that suits.
     pub fn translation_of(
         &self,
         tuple: &Tuple,
-        suits: impl Fn(&[u8; 16], u16) -> bool,
+        suits: impl Fn(Handle, &[u8; 16], u16) -> bool,
     ) -> Option<([u8; 16], u16)> {
         let from = Self::source_of(tuple);
         let hash = self.hash(&from);
         let table = self.sources[Self::shard(hash)].lock();
         let same = table.iter_hash(hash).filter(|source| source.from == from);
-        let suitable = same.filter(|source| suits(&source.to.0, source.to.1));
-        suitable
-            .max_by_key(|source| source.id)
-            .map(|source| source.to)
-    }
-
-    /// Whether another connection than the one that begins like `original` has packets that look
-    /// like `tuple`.
-    pub fn is_taken(&self, tuple: &Tuple, original: &Tuple, now: Nanos, config: &CtConfig) -> bool {
-        let Some((handle, _)) = self.find(tuple) else {
-            return false;
-        };
-        let taken = self.with(handle, |entry| {
-            entry.tuples[0] != *original && !entry.is_over(now, config)
-        });
-        taken.unwrap_or(false)
+        let suitable = same.filter(|source| suits(source.handle, &source.to.0, source.to.1));
+        let newest = suitable.max_by_key(|source| source.id);
+        newest.map(|source| source.to)
     }
 
     /// Looks at `budget` slots and forgets those that `done` picks; how many those were.

@@ -13,5 +13,7 @@ mod track;
 mod window;
 
 pub(super) use segment::Segment;
+#[cfg(any(test, feature = "testing"))]
+pub(super) use segment::flag;
 pub use state::TcpState;
 pub(super) use track::{Context, Tcp};
