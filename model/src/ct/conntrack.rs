@@ -196,7 +196,7 @@ impl Conntrack {
             Connection::None => return None,
             Connection::Shared(_, info) | Connection::Own(info) => info,
         };
-        if tracked.zone != work.spec.zone {
+        if tracked.key().zone != work.spec.zone {
             return None;
         }
         if work.spec.force && info.direction() == Direction::Reply {

@@ -43,7 +43,7 @@ pub use listing::CtEntry;
 pub use packet::CtPacket;
 pub use sctp::SctpState;
 pub use tcp::TcpState;
-pub use tracked::{Tracked, state};
+pub use tracked::Tracked;
 pub use tuple::Tuple;
 
 /// Which way a packet goes.

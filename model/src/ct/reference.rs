@@ -5,9 +5,10 @@ use super::conversation::{End, Ends, Rng, Said, Topic, conversation};
 use super::entry::{Entry, status};
 use super::nat::{Connections, Translator};
 use super::packet::{Body, CtPacket};
-use super::tracked::{Info, state};
+use super::tracked::Info;
 use super::verdict::Verdict;
 use super::*;
+use crate::flow::{CtKey, CtState};
 use crate::{DropReason, Nanos};
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -24,10 +25,7 @@ struct List {
 /// What a packet carries from action to action.
 #[derive(Clone, Default)]
 struct Carried {
-    zone: u16,
-    state: u16,
-    mark: u32,
-    label: [u8; 16],
+    key: CtKey,
     /// The connection, and whether it is (still) this one of the list.
     entry: Option<(Entry, Info, Option<u64>)>,
 }
@@ -111,7 +109,10 @@ impl List {
             }
             _ => {}
         }
-        let mut known = carried.entry.take().filter(|_| carried.zone == spec.zone);
+        let mut known = carried
+            .entry
+            .take()
+            .filter(|_| carried.key.zone == spec.zone);
         if let Some((_, info, id)) = &known
             && spec.force
             && info.direction() == Direction::Reply
@@ -120,9 +121,12 @@ impl List {
             known = None;
         }
         *carried = Carried {
-            zone: spec.zone,
-            state: state::TRK | state::INV,
-            ..Carried::default()
+            key: CtKey {
+                zone: spec.zone,
+                state: CtState::TRK | CtState::INV,
+                ..CtKey::default()
+            },
+            entry: None,
         };
         if known.is_none() {
             known = match &packet.body {
@@ -175,14 +179,14 @@ impl List {
         if let Some(at) = self.entries.iter().position(|e| Some(e.id) == id) {
             self.entries[at] = entry;
         }
-        carried.state = match info {
-            Info::New => state::TRK | state::NEW,
-            Info::Established => state::TRK | state::EST,
-            Info::EstablishedReply => state::TRK | state::EST | state::RPL,
-            Info::Related => state::TRK | state::REL,
-            Info::RelatedReply => state::TRK | state::REL | state::RPL,
+        carried.key.state = match info {
+            Info::New => CtState::TRK | CtState::NEW,
+            Info::Established => CtState::TRK | CtState::EST,
+            Info::EstablishedReply => CtState::TRK | CtState::EST | CtState::RPL,
+            Info::Related => CtState::TRK | CtState::REL,
+            Info::RelatedReply => CtState::TRK | CtState::REL | CtState::RPL,
         };
-        (carried.mark, carried.label) = (entry.mark, entry.label);
+        (carried.key.mark, carried.key.label) = (entry.mark, entry.label);
         carried.entry = Some((entry, info, id));
         Ok(rewrite)
     }
@@ -363,11 +367,9 @@ impl Play {
             if got.is_err() {
                 break;
             }
-            let seen = (tracked.state(), tracked.mark(), tracked.label());
-            let wanted = (carried.state, carried.mark, &carried.label);
-            prop_assert_eq!(seen, wanted, "{:?} of {}", action, said.what);
-            let ahead = (ahead.state(), ahead.mark(), ahead.label());
-            prop_assert_eq!(ahead, seen, "{:?} of {}", action, said.what);
+            let key = tracked.key();
+            prop_assert_eq!(key, &carried.key, "{:?} of {}", action, said.what);
+            prop_assert_eq!(ahead.key(), key, "{:?} of {}", action, said.what);
         }
         Ok(())
     }

@@ -3,22 +3,7 @@
 use super::entry::Entry;
 use super::store::Handle;
 use super::{Direction, Tuple};
-
-/// The bits of a state (uapi linux/pkt_cls.h, `TCA_FLOWER_KEY_CT_FLAGS_*`).
-pub mod state {
-    /// Begins a connection, or belongs to one that was not answered yet.
-    pub const NEW: u16 = 0x01;
-    /// Belongs to a connection that went both ways.
-    pub const EST: u16 = 0x02;
-    /// An ICMP error about a connection's packet.
-    pub const REL: u16 = 0x04;
-    /// Went through `ct`.
-    pub const TRK: u16 = 0x08;
-    /// Belongs to no connection and cannot begin one.
-    pub const INV: u16 = 0x10;
-    /// Against the direction in which its connection began.
-    pub const RPL: u16 = 0x20;
-}
+use crate::flow::{CtKey, CtState};
 
 /// How a packet stands to its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +32,13 @@ impl Info {
     }
 
     fn bits(self) -> u16 {
-        state::TRK
+        CtState::TRK
             | match self {
-                Self::New => state::NEW,
-                Self::Established => state::EST,
-                Self::EstablishedReply => state::EST | state::RPL,
-                Self::Related => state::REL,
-                Self::RelatedReply => state::REL | state::RPL,
+                Self::New => CtState::NEW,
+                Self::Established => CtState::EST,
+                Self::EstablishedReply => CtState::EST | CtState::RPL,
+                Self::Related => CtState::REL,
+                Self::RelatedReply => CtState::REL | CtState::RPL,
             }
     }
 }
@@ -73,10 +58,7 @@ pub(super) enum Connection {
 /// per packet under way, or one per worker that it resets.
 #[derive(Clone, Debug)]
 pub struct Tracked {
-    state: u16,
-    pub(super) zone: u16,
-    mark: u32,
-    label: [u8; 16],
+    key: CtKey,
     pub(super) connection: Connection,
     /// What [`Connection::Own`] is about.
     pub(super) own: Entry,
@@ -85,10 +67,7 @@ pub struct Tracked {
 impl Default for Tracked {
     fn default() -> Self {
         Self {
-            state: 0,
-            zone: 0,
-            mark: 0,
-            label: [0; 16],
+            key: CtKey::default(),
             connection: Connection::None,
             own: Entry::new(Tuple::default(), Tuple::default()),
         }
@@ -104,49 +83,30 @@ impl Tracked {
     /// Makes it that of another packet.
     #[inline]
     pub fn reset(&mut self) {
-        self.state = 0;
-        self.zone = 0;
-        self.mark = 0;
-        self.label = [0; 16];
+        self.key = CtKey::default();
         self.connection = Connection::None;
     }
 
-    /// Bits of [`state`]; 0 before any `ct` action and behind `ct clear`.
+    /// What rules match; all zero before any `ct` action and behind `ct clear`.
     #[inline]
-    pub fn state(&self) -> u16 {
-        self.state
-    }
-
-    /// The zone it was tracked in.
-    #[inline]
-    pub fn zone(&self) -> u16 {
-        self.zone
-    }
-
-    /// Its connection's mark.
-    #[inline]
-    pub fn mark(&self) -> u32 {
-        self.mark
-    }
-
-    /// Its connection's label, the lowest byte first.
-    #[inline]
-    pub fn label(&self) -> &[u8; 16] {
-        &self.label
+    pub fn key(&self) -> &CtKey {
+        &self.key
     }
 
     /// It belongs to no connection.
     pub(super) fn invalid(&mut self, zone: u16) {
         self.reset();
-        self.zone = zone;
-        self.state = state::TRK | state::INV;
+        self.key.zone = zone;
+        self.key.state = CtState::TRK | CtState::INV;
     }
 
     /// It belongs to this connection.
     pub(super) fn belongs(&mut self, zone: u16, info: Info, mark: u32, label: [u8; 16]) {
-        self.zone = zone;
-        self.state = info.bits();
-        self.mark = mark;
-        self.label = label;
+        self.key = CtKey {
+            label,
+            mark,
+            state: info.bits(),
+            zone,
+        };
     }
 }
