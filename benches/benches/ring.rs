@@ -113,6 +113,7 @@ fn forward(c: &mut Criterion) {
                     for chain in burst.iter() {
                         assert!(filling.put(&[0; 12], Some((chain.readable(), 12))));
                     }
+                    drop(filling);
                     to.device.publish();
                     to.reap();
                 });

@@ -2,8 +2,12 @@
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const COUNT: &str = "/proc/sys/vm/nr_hugepages";
+const COMPACT: &str = "/proc/sys/vm/compact_memory";
+/// Of which the last must do.
+const ATTEMPTS: usize = 40;
 
 /// A hugetlbfs of 2 MiB pages on a folder of its own; the pages go back with it.
 pub struct Hugepages {
@@ -23,7 +27,15 @@ impl Hugepages {
         };
         let before = read();
         let wanted = before + mib / 2;
-        std::fs::write(COUNT, wanted.to_string()).expect(COUNT);
+        // Memory that has been in use for long has few free pieces of that size until it is tidied.
+        for _ in 0..ATTEMPTS {
+            std::fs::write(COUNT, wanted.to_string()).expect(COUNT);
+            if read() == wanted {
+                break;
+            }
+            std::fs::write(COMPACT, "1").expect(COMPACT);
+            std::thread::sleep(Duration::from_millis(100));
+        }
         let dir = dir.join("huge");
         std::fs::create_dir_all(&dir).expect("mount point");
         let kind = Some("hugetlbfs");

@@ -176,9 +176,9 @@ impl Classifier {
         let len = frame.len as u32;
         let parsed = wire::parse(frame.head(), len, vport)?;
         if !frame.is_plain() {
-            frame.offload = frame.header().check(&parsed, frame.head(), len)?;
+            frame.set_offload(frame.header().check(&parsed, frame.head(), len)?);
         }
-        let meta = Meta::new(len, &parsed, frame.offload.gso.as_ref(), 0, 0);
+        let meta = Meta::new(len, &parsed, frame.offload().gso.as_ref(), 0, 0);
         Ok(ParsedFrame {
             slot: config.switch.slot(&self.cache, &parsed.key),
             key: parsed.key,

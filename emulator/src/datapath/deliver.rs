@@ -209,7 +209,7 @@ impl Deliverer {
         }
         port.counters
             .count(self.worker, Counted::Rx, packets, bytes);
-        ring.prefetch_next();
+        drop(ring);
         queue.publish(&mut self.notifier);
         if let Some(fault) = fault {
             drop(guard);

@@ -65,14 +65,15 @@ pub struct Frame<'a> {
     pub source: Bytes<'a>,
     /// Bytes of virtio-net header in front of the frame: 10 or 12.
     header_len: usize,
-    /// What is left to do before it is a finished packet, after `classify`.
-    pub offload: Offload,
+    /// What is left to do before it is a finished packet; of plain frames, nothing. (Optional, so
+    /// that those need not fill it in.)
+    offload: Option<Offload>,
 }
 
 impl<'a> Frame<'a> {
     /// Copy header and head of the frame that `source` holds behind `header_len` bytes (10 or 12)
     /// of virtio-net header.
-    #[inline]
+    #[inline(always)]
     pub fn snapshot(
         source: Bytes<'a>,
         header_len: usize,
@@ -100,7 +101,7 @@ impl<'a> Frame<'a> {
             len,
             source,
             header_len,
-            offload: Offload::default(),
+            offload: None,
         })
     }
 
@@ -108,6 +109,18 @@ impl<'a> Frame<'a> {
     #[inline]
     pub fn header(&self) -> VnetHdr {
         VnetHdr::read(&self.snapshot[..self.header_len])
+    }
+
+    /// Notes what is left to do, once the header was checked.
+    #[inline]
+    pub fn set_offload(&mut self, offload: Offload) {
+        self.offload = Some(offload);
+    }
+
+    /// What is left to do before it is a finished packet.
+    #[inline]
+    pub fn offload(&self) -> Offload {
+        self.offload.unwrap_or_default()
     }
 
     /// Whether the source left nothing to be done to the frame.
@@ -176,8 +189,8 @@ impl<'a> Frame<'a> {
     /// The offload request on delivery: offsets move with the tag.
     pub fn offload_after(&self, vlan: VlanOp) -> Offload {
         match vlan.delta() {
-            0 => self.offload,
-            delta => self.offload.shifted(delta),
+            0 => self.offload(),
+            delta => self.offload().shifted(delta),
         }
     }
 

@@ -7,6 +7,8 @@
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
+use chanio_model::offload::VNET_HDR_LEN;
+
 /// Contiguous host memory behind one descriptor, or behind the part of it inside one region.
 ///
 /// Invariant, kept by `chain::walk`, which alone makes them: `ptr..ptr+len` lies inside one
@@ -202,6 +204,21 @@ impl<'a> Writable<'a> {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// How many bytes of a virtio-net header at the start are as in `src` already: all 12, or 0.
+    /// Whatever else may write there meanwhile, the driver gets what one of the two wrote.
+    #[inline(always)]
+    pub fn starts_like(&self, src: &[u8]) -> usize {
+        let Some(wanted) = src.first_chunk::<VNET_HDR_LEN>() else {
+            return 0;
+        };
+        let Some(at) = within_first(self.segments, 0, VNET_HDR_LEN) else {
+            return 0;
+        };
+        // SAFETY: the segment has so many bytes (`Segment`'s invariant); alignment 1.
+        let found = unsafe { at.cast::<[u8; VNET_HDR_LEN]>().read() };
+        if found == *wanted { VNET_HDR_LEN } else { 0 }
     }
 
     /// Copies `src` to byte `offset` on; returns the bytes copied, fewer than `src.len()` only

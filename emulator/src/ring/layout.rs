@@ -251,15 +251,25 @@ impl Layout {
     /// the index publishes it.
     #[inline]
     pub(super) fn write_used(&self, position: u16, head: u16, len: u32) {
-        let element = [u32::from(head).to_le(), len.to_le()];
-        // SAFETY: `slot < size` and the elements start at byte 4 of a table aligned to 4.
+        let element = u64::from(len) << 32 | u64::from(head);
+        // SAFETY: `slot < size` and the elements start at byte 4 of the table; alignment 1.
         unsafe {
-            let at = self
-                .used
-                .as_ptr()
-                .add(4 + 8 * self.slot(position))
-                .cast::<[u32; 2]>();
-            at.write_volatile(element);
+            let at = self.used.as_ptr().add(4 + 8 * self.slot(position));
+            at.cast::<[u8; 8]>().write(element.to_le_bytes());
+        }
+    }
+
+    /// Asks the cache for the used elements of `n` positions from `position` on, to be written.
+    #[inline]
+    pub(super) fn prefetch_used(&self, position: u16, n: u16) {
+        const IN_A_LINE: u16 = 8;
+        let first = self.used.as_ptr();
+        let lines = n.div_ceil(IN_A_LINE);
+        for line in 0..=lines {
+            // The last of them, because elements begin anywhere in a line.
+            let ahead = (line * IN_A_LINE).min(n);
+            let at = 4 + 8 * self.slot(position.wrapping_add(ahead));
+            prefetch_for_writing(first.wrapping_add(at));
         }
     }
 

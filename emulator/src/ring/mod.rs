@@ -11,6 +11,7 @@
 //! | `mapping` | one mapped region: what kind of file is accepted, where it lands |
 //! | [`sigbus`] | surviving a client that truncates its memory file |
 //! | [`fault`] | every way a ring can be refused or turn out to be broken |
+//! | `index` | positions as the hot path keeps them |
 //! | `layout` | the fields of the three tables as single loads and stores |
 //! | [`chain`] | descriptor chains walked into segments; a burst of them |
 //! | [`copy`] | bytes between guest segments and local memory, or guest to guest |
@@ -27,6 +28,7 @@ pub mod copy;
 pub mod driver;
 pub mod event;
 pub mod fault;
+mod index;
 mod layout;
 mod mapping;
 pub mod memory;

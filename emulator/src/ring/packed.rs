@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use super::chain::{BURST, Burst, Token, plain};
 use super::fault::{RingError, RingFault, Table};
-use super::layout::{DESC_F_WRITE, full_fence, prefetch_for_writing};
+use super::layout::{DESC_F_WRITE, full_fence};
 use super::memory::GuestMemory;
 use super::packed_chain::{Tables, walk};
 use super::packed_layout::{
     EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Event, Meta, PackedLayout, Position,
 };
-use super::rx::{Ahead, Plain, RxScratch};
+use super::rx::{Ahead, Plain, RxScratch, prefetch_buffer};
 use super::split::{MAX_RING_SIZE, RingConfig};
+
+/// Descriptors in a line of the cache.
+const IN_A_LINE: u16 = 4;
 
 /// One packed virtqueue as its device sees it. Owned by one worker at a time.
 #[derive(Debug)]
@@ -48,9 +51,9 @@ impl PackedRing {
     pub fn new(mem: Arc<GuestMemory>, config: &RingConfig) -> Result<Self, RingError> {
         let layout = locate(&mem, config)?;
         let start = Position::from_raw(config.next_avail);
-        if start.index >= config.size {
+        if start.index() >= config.size {
             return Err(RingError::Position {
-                index: start.index,
+                index: start.index(),
                 size: config.size,
             });
         }
@@ -119,7 +122,7 @@ impl PackedRing {
     pub fn rewind(&mut self, position: u16) {
         let position = Position::from_raw(position);
         assert!(
-            position.index < self.size(),
+            position.index() < self.size(),
             "it was a position of this ring"
         );
         self.next_avail = position;
@@ -136,13 +139,16 @@ impl PackedRing {
         let max = max.min(BURST);
         for n in 0..max {
             let at = self.next_avail;
-            let first = self.layout.meta(at.index);
+            let first = self.layout.meta(at.index());
             if !first.is_available(at) {
                 burst.prefetch();
                 return Ok(n);
             }
+            if n == 0 {
+                self.prefetch_lists(max);
+            }
             let (mem, layout, tables) = (&self.mem, &self.layout, self.tables);
-            if let Some((segment, writable)) = plain(mem, first.desc(layout.addr(at.index))) {
+            if let Some((segment, writable)) = plain(mem, first.desc(layout.addr(at.index()))) {
                 let token = Token {
                     id: first.id,
                     count: 1,
@@ -158,6 +164,21 @@ impl PackedRing {
         Ok(max)
     }
 
+    /// Asks the cache for the descriptors of `n` lists, of which the first is there: drivers add
+    /// many at a time. In order, only the first will be written.
+    #[inline]
+    fn prefetch_lists(&self, n: usize) {
+        let (mut at, size) = (self.next_avail, self.layout.size());
+        for line in 0..n.div_ceil(IN_A_LINE.into()) {
+            if line > 0 && self.config.in_order {
+                self.layout.prefetch(at.index());
+            } else {
+                self.layout.prefetch_for_writing(at.index());
+            }
+            at.advance(IN_A_LINE.min(size), size);
+        }
+    }
+
     /// Writes a used descriptor for a list into which `len` bytes were written (0 for one that was
     /// only read). The driver sees it after [`PackedRing::publish`].
     #[inline]
@@ -170,10 +191,10 @@ impl PackedRing {
             flags: at.used_flags() | written,
         };
         if self.pushed == 0 {
-            self.first = (at.index, meta);
+            self.first = (at.index(), meta);
         } else {
             // The driver does not look here before it has seen the first.
-            self.layout.set_meta(at.index, meta);
+            self.layout.set_meta(at.index(), meta);
         }
         self.pushed = self.pushed.saturating_add(u32::from(list.count));
         self.next_used.advance(list.count, self.layout.size());
@@ -265,7 +286,7 @@ impl PackedRing {
     /// Asks the cache for what the next pop reads first.
     #[inline]
     pub fn prefetch(&self) {
-        self.layout.prefetch(self.next_avail.index);
+        self.layout.prefetch(self.next_avail.index());
     }
 
     /// Whether a list may be popped.
@@ -276,7 +297,7 @@ impl PackedRing {
     pub fn has_next(&self) -> Result<bool, RingFault> {
         self.check_memory()?;
         let at = self.next_avail;
-        Ok(self.layout.meta(at.index).is_available(at))
+        Ok(self.layout.meta(at.index()).is_available(at))
     }
 
     /// Looks at the next buffers, as far as they are plain ones.
@@ -286,16 +307,15 @@ impl PackedRing {
         let wanted = self.check_memory().map_or(0, |()| wanted);
         let mut at = self.next_avail;
         while ahead.len() < wanted {
-            let first = self.layout.meta(at.index);
+            let first = self.layout.meta(at.index());
             if !first.is_available(at) {
                 return;
             }
-            let desc = first.desc(self.layout.addr(at.index));
+            let desc = first.desc(self.layout.addr(at.index()));
             let Some((segment, true)) = plain(&self.mem, desc) else {
                 return;
             };
             ahead.push(Plain {
-                position: at.raw(),
                 token: Token {
                     id: first.id,
                     count: 1,
@@ -311,29 +331,28 @@ impl PackedRing {
     pub(super) fn prefetch_buffers(&self, n: usize) {
         let mut at = self.next_avail;
         for _ in 0..n {
-            let first = self.layout.meta(at.index);
+            let first = self.layout.meta(at.index());
             if !first.is_available(at) {
                 return;
             }
-            let desc = first.desc(self.layout.addr(at.index));
+            let desc = first.desc(self.layout.addr(at.index()));
             if let Some((segment, true)) = plain(&self.mem, desc) {
-                let first = segment.ptr.as_ptr();
-                prefetch_for_writing(first);
-                prefetch_for_writing(first.wrapping_add(64));
+                prefetch_buffer(segment);
             }
             at.advance(1, self.layout.size());
         }
-        // Four to a line.
-        for _ in 0..n.div_ceil(4) {
-            self.layout.prefetch(at.index);
-            at.advance(4.min(self.layout.size()), self.layout.size());
+        let size = self.layout.size();
+        for _ in 0..n.div_ceil(IN_A_LINE.into()) {
+            // They will be written, too, as used ones.
+            self.layout.prefetch_for_writing(at.index());
+            at.advance(IN_A_LINE.min(size), size);
         }
     }
 
-    /// Goes past a buffer that was looked at.
+    /// Goes past `n` buffers that were looked at.
     #[inline]
-    pub(super) fn skip(&mut self) {
-        self.next_avail.advance(1, self.layout.size());
+    pub(super) fn skip(&mut self, n: u16) {
+        self.next_avail.advance(n, self.layout.size());
     }
 
     /// Takes the next buffer for at most `want` more bytes; returns how many of them it holds.
@@ -345,7 +364,7 @@ impl PackedRing {
     ) -> Result<Option<u32>, RingFault> {
         self.check_memory()?;
         let at = self.next_avail;
-        let first = self.layout.meta(at.index);
+        let first = self.layout.meta(at.index());
         if !first.is_available(at) {
             return Ok(None);
         }
@@ -353,7 +372,7 @@ impl PackedRing {
         let (walked, token) = walk(mem, layout, tables, at, first, scratch.segments())?;
         if walked.readable != 0 {
             return Err(RingFault::NotWritable {
-                head: at.index,
+                head: at.index(),
                 len: walked.readable_len,
             });
         }

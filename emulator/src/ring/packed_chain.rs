@@ -74,7 +74,7 @@ pub(super) fn walk(
     first: Meta,
     out: &mut Vec<Segment>,
 ) -> Result<(Walked, Token), RingFault> {
-    let head = at.index;
+    let head = at.index();
     let mut list = Collector {
         mem,
         start: out.len(),
@@ -97,7 +97,7 @@ pub(super) fn walk(
     let mut meta = first;
     let mut count = 1;
     loop {
-        list.take(meta.desc(layout.addr(at.index)), at.index)?;
+        list.take(meta.desc(layout.addr(at.index())), at.index())?;
         if !meta.has_next() {
             // The id of the last one counts (virtio 1.3 §2.8.6).
             return Ok((list.walked, Token { id: meta.id, count }));
@@ -110,10 +110,10 @@ pub(super) fn walk(
         }
         at.advance(1, layout.size());
         // The driver shows the first descriptor last: those behind it are there already.
-        meta = layout.meta(at.index);
+        meta = layout.meta(at.index());
         if meta.is_indirect() {
             // A list has descriptors of one kind only (virtio 1.3 §2.8.5, §2.8.19).
-            return Err(RingFault::IndirectWithNext { index: at.index });
+            return Err(RingFault::IndirectWithNext { index: at.index() });
         }
         count += 1;
     }

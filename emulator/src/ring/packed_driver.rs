@@ -64,8 +64,8 @@ impl PackedDriver {
             return Err(RingError::PackedSize { size }.into());
         }
         let start_at = Position::from_raw(start);
-        if start_at.index >= size {
-            let index = start_at.index;
+        if start_at.index() >= size {
+            let index = start_at.index();
             return Err(RingError::Position { index, size }.into());
         }
         let driver_at = PackedLayout::ring_bytes(size).next_multiple_of(LINE);
@@ -90,11 +90,9 @@ impl PackedDriver {
         // As the laps before `start` have left it: all used.
         let mut at = start_at;
         for _ in 0..size {
-            let mut before = at;
-            before.wrap = !before.wrap;
-            let flags = before.used_flags();
+            let flags = at.other_lap().used_flags();
             let (len, id) = (0, 0);
-            layout.set_meta(at.index, Meta { len, id, flags });
+            layout.set_meta(at.index(), Meta { len, id, flags });
             at.advance(1, size);
         }
         let config = RingConfig {
@@ -184,11 +182,11 @@ impl PackedDriver {
         let at = self.next_avail;
         let flags = flags | at.avail_flags();
         let meta = Meta { len, id, flags };
-        self.layout.set_addr(at.index, addr);
+        self.layout.set_addr(at.index(), addr);
         if self.added == 0 {
-            self.first = (at.index, meta);
+            self.first = (at.index(), meta);
         } else {
-            self.layout.set_meta(at.index, meta);
+            self.layout.set_meta(at.index(), meta);
         }
         self.added += 1;
         self.next_avail.advance(1, self.config.size);
@@ -216,7 +214,7 @@ impl PackedDriver {
             self.complete(id);
             return Ok(Some((id, len)));
         }
-        let meta = self.layout.meta(self.next_used.index);
+        let meta = self.layout.meta(self.next_used.index());
         if !meta.is_used(self.next_used) {
             return Ok(None);
         }
@@ -251,7 +249,7 @@ impl PackedDriver {
         let at = self.next_used;
         self.layout.set_driver_event(Event { at, flags });
         full_fence();
-        self.layout.meta(at.index).is_used(at)
+        self.layout.meta(at.index()).is_used(at)
     }
 
     pub(super) fn disable_calls(&mut self) {

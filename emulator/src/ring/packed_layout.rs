@@ -4,7 +4,9 @@
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::layout::{DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Desc, prefetch};
+use super::layout::{
+    DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, Desc, prefetch, prefetch_for_writing,
+};
 
 /// Descriptor flags that follow the wrap counters (virtio 1.3 §2.8.1).
 const DESC_F_AVAIL: u16 = 1 << 7;
@@ -13,50 +15,66 @@ const DESC_F_USED: u16 = 1 << 15;
 /// A place in a packed ring: a slot, and the wrap counter of the lap in which it is reached.
 ///
 /// As 16 bits, the slot in 15 and the counter above, it is what the event areas hold (virtio 1.3
-/// §2.8.14) and what vhost-user calls a base.
+/// §2.8.14) and what vhost-user calls a base. Kept in 32 for the reason that
+/// [`super::index::Index`] has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
-    pub(super) index: u16,
-    pub(super) wrap: bool,
-}
+pub(super) struct Position(u32);
 
 impl Position {
     #[inline]
     pub(super) fn from_raw(raw: u16) -> Self {
-        Position {
-            index: raw & 0x7fff,
-            wrap: raw & 0x8000 != 0,
-        }
+        Position(u32::from(raw))
     }
 
     #[inline]
     pub(super) fn raw(self) -> u16 {
-        self.index | u16::from(self.wrap) << 15
+        self.0 as u16
+    }
+
+    /// The slot.
+    #[inline]
+    pub(super) fn index(self) -> u16 {
+        self.0 as u16 & 0x7fff
+    }
+
+    /// The wrap counter.
+    #[inline]
+    pub(super) fn wrap(self) -> bool {
+        self.0 & 0x8000 != 0
+    }
+
+    /// The same slot a lap later, or earlier.
+    pub(super) fn other_lap(self) -> Self {
+        Position(self.0 ^ 0x8000)
     }
 
     /// The place `n` slots on, at most a lap.
     #[inline]
     pub(super) fn advance(&mut self, n: u16, size: u16) {
+        let (index, lap) = (self.0 & 0x7fff, self.0 & 0x8000);
         // 32768 slots and as many again do not fit in 16 bits.
-        let index = u32::from(self.index) + u32::from(n);
-        if index >= u32::from(size) {
-            self.index = (index - u32::from(size)) as u16;
-            self.wrap = !self.wrap;
+        let index = index + u32::from(n);
+        *self = if index >= u32::from(size) {
+            Position((index - u32::from(size)) | (lap ^ 0x8000))
         } else {
-            self.index = index as u16;
-        }
+            Position(index | lap)
+        };
     }
 
     /// What the flags of a descriptor made available here have of AVAIL and USED.
     #[inline]
     pub(super) fn avail_flags(self) -> u16 {
-        if self.wrap { DESC_F_AVAIL } else { DESC_F_USED }
+        if self.wrap() {
+            DESC_F_AVAIL
+        } else {
+            DESC_F_USED
+        }
     }
 
     /// What the flags of a descriptor used here have of AVAIL and USED.
     #[inline]
     pub(super) fn used_flags(self) -> u16 {
-        if self.wrap {
+        if self.wrap() {
             DESC_F_AVAIL | DESC_F_USED
         } else {
             0
@@ -172,13 +190,13 @@ impl Event {
         match self.flags & 3 {
             EVENT_DISABLE => false,
             EVENT_DESC if desc => {
-                let lap = if self.at.wrap == new.wrap {
+                let lap = if self.at.wrap() == new.wrap() {
                     0
                 } else {
                     i32::from(size)
                 };
                 // How far `new` is past it. Anything if the place is none; nothing depends on it.
-                let past = i32::from(new.index) + lap - i32::from(self.at.index);
+                let past = i32::from(new.index()) + lap - i32::from(self.at.index());
                 past > 0 && past as u32 <= moved
             }
             _ => true,
@@ -284,15 +302,16 @@ impl PackedLayout {
         self.half(index, true).store(meta.word(), Ordering::Release);
     }
 
-    /// Asks the cache for a descriptor.
+    /// Asks the cache for a descriptor, ...
     #[inline]
     pub(super) fn prefetch(&self, index: u16) {
-        prefetch(
-            self.desc
-                .as_ptr()
-                .wrapping_add(Self::ring_bytes(index))
-                .cast_const(),
-        );
+        prefetch(self.desc.as_ptr().wrapping_add(Self::ring_bytes(index)));
+    }
+
+    /// ... to be written.
+    #[inline]
+    pub(super) fn prefetch_for_writing(&self, index: u16) {
+        prefetch_for_writing(self.desc.as_ptr().wrapping_add(Self::ring_bytes(index)));
     }
 
     #[inline]
@@ -339,8 +358,8 @@ mod tests {
             let mut at = Position::from_raw(0x8000);
             for step in 0..4 * u32::from(size) {
                 let lap = step / u32::from(size);
-                assert_eq!(u32::from(at.index), step % u32::from(size));
-                assert_eq!(at.wrap, lap % 2 == 0);
+                assert_eq!(u32::from(at.index()), step % u32::from(size));
+                assert_eq!(at.wrap(), lap % 2 == 0);
                 assert_eq!(Position::from_raw(at.raw()), at);
                 at.advance(1, size);
             }

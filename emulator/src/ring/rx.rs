@@ -2,11 +2,12 @@
 //! VIRTIO_NET_F_MRG_RXBUF as many as the frame needs.
 
 use arrayvec::ArrayVec;
+use chanio_model::offload::VNET_HDR_LEN;
 
 use super::chain::{BURST, MAX_SEGMENTS, Token, walk, walk_plain};
 use super::copy::{Readable, Segment, Writable};
 use super::fault::RingFault;
-use super::layout::prefetch_for_writing;
+use super::layout::{prefetch, prefetch_for_writing};
 use super::queue::Ring;
 use super::split::SplitRing;
 
@@ -19,8 +20,10 @@ pub const MAX_RX_BUFFERS: usize = 64;
 pub struct RxScratch {
     segments: Vec<Segment>,
     used: ArrayVec<(Token, u32), MAX_RX_BUFFERS>,
-    /// The next buffers of the ring being filled, as far as they are plain ones.
+    /// The next buffers of the ring being filled, as far as they are plain ones, ...
     ahead: Ahead,
+    /// ... and how many bytes were put into each.
+    put: [u32; BURST],
 }
 
 /// Buffers looked up before they are needed.
@@ -29,8 +32,6 @@ pub(super) type Ahead = ArrayVec<Plain, BURST>;
 /// A receive buffer that is one descriptor inside one region.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plain {
-    /// Where in the ring it is, as [`Ring::next_avail`] counts.
-    pub(super) position: u16,
     pub(super) token: Token,
     pub(super) segment: Segment,
 }
@@ -45,17 +46,34 @@ impl Default for RxScratch {
             segments: Vec::with_capacity(2 * MAX_SEGMENTS),
             used: ArrayVec::new(),
             ahead: ArrayVec::new(),
+            put: [0; BURST],
         }
     }
 }
 
-/// A ring being filled with the frames of one burst.
+/// A ring being filled with the frames of one burst, until it is dropped.
 #[derive(Debug)]
 pub struct Filling<'r> {
     ring: &'r mut Ring,
     scratch: &'r mut RxScratch,
-    /// Where in `scratch.ahead` the next buffer is, if it is there.
+    /// How many frames there are in the burst.
+    frames: usize,
+    /// Where in `scratch.ahead` the ring's next buffer is, if it is there; ...
+    settled: usize,
+    /// ... and the next one after those that were put into but not yet taken off the ring.
     next: usize,
+}
+
+/// Asks the cache for the front of a buffer: for writing, but for a line that has nothing but the
+/// virtio-net header, which most often stays as it is ([`Filling::put`]).
+#[inline]
+pub(super) fn prefetch_buffer(segment: Segment) {
+    let header = segment.ptr.as_ptr();
+    let data = header.wrapping_add(VNET_HDR_LEN);
+    if header.addr() / 64 != data.addr() / 64 {
+        prefetch(header);
+    }
+    prefetch_for_writing(data);
 }
 
 impl RxScratch {
@@ -103,22 +121,15 @@ impl Ring {
     /// not wait for the other's memory. Takes nothing yet.
     #[inline]
     pub fn fill<'r>(&'r mut self, scratch: &'r mut RxScratch, frames: usize) -> Filling<'r> {
-        scratch.ahead.clear();
-        let wanted = frames.min(BURST);
-        match self {
-            Ring::Split(ring) => ring.look_ahead(wanted, &mut scratch.ahead),
-            Ring::Packed(ring) => ring.look_ahead(wanted, &mut scratch.ahead),
-        }
-        for plain in &scratch.ahead {
-            let first = plain.segment.ptr.as_ptr();
-            prefetch_for_writing(first);
-            prefetch_for_writing(first.wrapping_add(64));
-        }
-        Filling {
+        let mut filling = Filling {
             ring: self,
             scratch,
+            frames: frames.min(BURST),
+            settled: 0,
             next: 0,
-        }
+        };
+        filling.look_ahead();
+        filling
     }
 
     /// Reserves `total` bytes, virtio-net header included, in the next receive buffers: in one, or
@@ -173,12 +184,22 @@ impl Ring {
         }
     }
 
-    /// Goes past the next buffer, which was looked up ahead.
+    /// Takes these next buffers, which were looked up ahead and put into.
     #[inline]
-    fn skip_plain(&mut self) {
+    fn take_plain(&mut self, taken: &[Plain], lens: &[u32]) {
         match self {
-            Ring::Split(ring) => ring.advance(),
-            Ring::Packed(ring) => ring.skip(),
+            Ring::Split(ring) => {
+                for (plain, len) in taken.iter().zip(lens) {
+                    ring.push_used(plain.token.id, *len);
+                }
+                ring.advance(taken.len() as u16);
+            }
+            Ring::Packed(ring) => {
+                for (plain, len) in taken.iter().zip(lens) {
+                    ring.push_used(plain.token, *len);
+                }
+                ring.skip(taken.len() as u16);
+            }
         }
     }
 }
@@ -192,11 +213,10 @@ impl SplitRing {
             if let Some((segment, true)) =
                 walk_plain(self.memory(), table, self.avail_head(i as u16))
             {
-                let first = segment.ptr.as_ptr();
-                prefetch_for_writing(first);
-                prefetch_for_writing(first.wrapping_add(64));
+                prefetch_buffer(segment);
             }
         }
+        self.prefetch_used(n as u16);
         // And the descriptors of the burst after that, which this will read next time.
         for i in n..known {
             table.prefetch(self.avail_head(i as u16));
@@ -213,12 +233,11 @@ impl SplitRing {
             *head = self.avail_head(i as u16);
             table.prefetch(*head);
         }
-        for (i, &head) in (0..).zip(&heads[..n]) {
+        for &head in &heads[..n] {
             let Some((segment, true)) = walk_plain(self.memory(), table, head) else {
                 return;
             };
             ahead.push(Plain {
-                position: self.next_avail().wrapping_add(i),
                 token: Token { id: head, count: 1 },
                 segment,
             });
@@ -252,33 +271,22 @@ impl SplitRing {
         }
         let len = walked.writable_len.min(want);
         scratch.used.push((Token { id: head, count: 1 }, len));
-        self.advance();
+        self.advance(1);
         Ok(Some(len))
     }
 }
 
 impl Filling<'_> {
-    /// The next buffer, if it was looked up ahead.
-    #[inline]
-    fn plain(&mut self) -> Option<Plain> {
-        let position = self.ring.next_avail();
-        let ahead = &self.scratch.ahead;
-        while let Some(plain) = ahead.get(self.next) {
-            if plain.position == position {
-                return Some(*plain);
-            }
-            // A frame that was spread over several has taken it.
-            self.next += 1;
-        }
-        None
-    }
-
     /// Puts a frame into the next buffer, as reserving, filling and committing would, if that is a
     /// plain one with room for it: `front`, and the bytes of `tail` from an offset on. False, and
     /// nothing done, if it is not: [`Filling::reserve`] then.
-    #[inline]
+    #[inline(always)]
     pub fn put(&mut self, front: &[u8], tail: Option<(Readable<'_>, usize)>) -> bool {
-        let Some(plain) = self.plain() else {
+        if self.scratch.ahead.is_empty() {
+            // As after a frame that was spread over several.
+            self.look_ahead();
+        }
+        let Some(plain) = self.scratch.ahead.get(self.next) else {
             return false;
         };
         let behind = tail.map_or(0, |(source, offset)| {
@@ -290,24 +298,17 @@ impl Filling<'_> {
         }
         let segment = [plain.segment];
         let into = Writable::new(&segment, total as u32);
-        into.copy_in(0, front);
+        // The header is the same for nearly all frames, and drivers leave it in the buffer. Where
+        // it has a line to itself, what is not written need not be taken from the other side's
+        // cache, nor by it from ours: half of the lines of a small frame.
+        let same = into.starts_like(front);
+        into.copy_in(same, &front[same..]);
         if let Some((source, offset)) = tail {
             into.copy_from(front.len(), source, offset, behind);
         }
-        self.ring.skip_plain();
-        self.ring.push_used(plain.token, total as u32);
+        self.scratch.put[self.next] = total as u32;
+        self.next += 1;
         true
-    }
-
-    /// Ends the burst: asks the cache for the buffers that the next one will fill. Drivers post
-    /// them long before, so that they can be fetched while other rings are served.
-    #[inline]
-    pub fn prefetch_next(self) {
-        let n = self.scratch.ahead.len();
-        match self.ring {
-            Ring::Split(ring) => ring.prefetch_buffers(n),
-            Ring::Packed(ring) => ring.prefetch_buffers(n),
-        }
     }
 
     /// [`Ring::reserve`] in the course of this burst.
@@ -315,7 +316,50 @@ impl Filling<'_> {
     /// # Errors
     /// As there.
     pub fn reserve(&mut self, total: u32, mergeable: bool) -> Result<Reserve<'_>, RingFault> {
+        self.settle();
+        // What it takes is nobody else's any more.
+        self.scratch.ahead.clear();
+        (self.settled, self.next) = (0, 0);
         self.ring.reserve(self.scratch, total, mergeable)
+    }
+
+    /// Finds the buffers for the frames to come, and asks the cache for them.
+    #[inline]
+    fn look_ahead(&mut self) {
+        let ahead = &mut self.scratch.ahead;
+        ahead.clear();
+        (self.settled, self.next) = (0, 0);
+        match self.ring {
+            Ring::Split(ring) => ring.look_ahead(self.frames, ahead),
+            Ring::Packed(ring) => ring.look_ahead(self.frames, ahead),
+        }
+        for plain in ahead {
+            prefetch_buffer(plain.segment);
+        }
+    }
+
+    /// Takes off the ring what was put into. All at once: the positions of the ring are touched
+    /// once for a burst, and between frames there is nothing but their bytes.
+    #[inline]
+    fn settle(&mut self) {
+        let (ahead, put) = (&self.scratch.ahead, &self.scratch.put);
+        let range = self.settled..self.next;
+        self.ring.take_plain(&ahead[range.clone()], &put[range]);
+        self.settled = self.next;
+    }
+}
+
+impl Drop for Filling<'_> {
+    /// Ends the burst, and asks the cache for the buffers that the next one will fill. Drivers post
+    /// them long before, so that they can be fetched while other rings are served.
+    #[inline]
+    fn drop(&mut self) {
+        self.settle();
+        let n = self.scratch.ahead.len();
+        match self.ring {
+            Ring::Split(ring) => ring.prefetch_buffers(n),
+            Ring::Packed(ring) => ring.prefetch_buffers(n),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::chain::{BURST, Burst};
 use super::fault::{RingError, RingFault, Table};
+use super::index::Index;
 use super::layout::{
     AVAIL_F_NO_INTERRUPT, Layout, USED_F_NO_NOTIFY, full_fence, need_event, prefetch,
 };
@@ -46,12 +47,12 @@ pub struct RingConfig {
 pub struct SplitRing {
     layout: Layout,
     /// The available index last read; `next_avail` to here may be popped.
-    avail_seen: u16,
-    next_avail: u16,
+    avail_seen: Index,
+    next_avail: Index,
     /// Used elements before this index are written, ...
-    used_written: u16,
+    used_written: Index,
     /// ... and before this one the driver can see them.
-    used_published: u16,
+    used_published: Index,
     /// Whether the driver was told at least once what this ring instance published.
     called: bool,
     config: RingConfig,
@@ -76,10 +77,10 @@ impl SplitRing {
         let used = u16::from_le(layout.used_idx().load(Ordering::Relaxed));
         Ok(SplitRing {
             layout,
-            avail_seen: config.next_avail,
-            next_avail: config.next_avail,
-            used_written: used,
-            used_published: used,
+            avail_seen: Index::new(config.next_avail),
+            next_avail: Index::new(config.next_avail),
+            used_written: Index::new(used),
+            used_published: Index::new(used),
             called: false,
             config: *config,
             mem,
@@ -111,13 +112,13 @@ impl SplitRing {
     /// Index of the first available entry not popped, free running: what GET_VRING_BASE returns.
     #[inline]
     pub fn next_avail(&self) -> u16 {
-        self.next_avail
+        self.next_avail.get()
     }
 
     /// The used index the driver can see, free running.
     #[inline]
     pub fn used_idx(&self) -> u16 {
-        self.used_published
+        self.used_published.get()
     }
 
     /// How many chains are waiting, by a fresh look at the available index.
@@ -130,15 +131,15 @@ impl SplitRing {
         self.check_memory()?;
         // Acquire: the entries and descriptors behind this index are read after it.
         let idx = u16::from_le(self.layout.avail_idx().load(Ordering::Acquire));
-        let waiting = idx.wrapping_sub(self.next_avail);
+        let waiting = idx.wrapping_sub(self.next_avail());
         if waiting > self.size() {
             return Err(RingFault::AvailJump {
                 idx,
-                next: self.next_avail,
+                next: self.next_avail(),
                 size: self.size(),
             });
         }
-        self.avail_seen = idx;
+        self.avail_seen = Index::new(idx);
         Ok(waiting)
     }
 
@@ -157,9 +158,10 @@ impl SplitRing {
         }
         for &head in &heads[..n] {
             burst.walk(&self.mem, self.layout.desc, self.config.indirect, head)?;
-            self.next_avail = self.next_avail.wrapping_add(1);
+            self.next_avail.advance(1);
         }
         burst.prefetch();
+        self.prefetch_used(if self.config.in_order { 1 } else { n as u16 });
         Ok(n)
     }
 
@@ -167,15 +169,15 @@ impl SplitRing {
     /// will be popped again. They must not have been pushed as used.
     #[inline]
     pub fn rewind(&mut self, position: u16) {
-        self.next_avail = position;
+        self.next_avail = Index::new(position);
     }
 
     /// Writes a used element for the chain `head` into which `len` bytes were written (0 for one
     /// that was only read). The driver sees it after [`SplitRing::publish`].
     #[inline]
     pub fn push_used(&mut self, head: u16, len: u32) {
-        self.layout.write_used(self.used_written, head, len);
-        self.used_written = self.used_written.wrapping_add(1);
+        self.layout.write_used(self.used_written.get(), head, len);
+        self.used_written.advance(1);
     }
 
     /// Completes all chains of a burst, which were only read. With IN_ORDER one used element does
@@ -187,8 +189,9 @@ impl SplitRing {
                 self.push_used(chain.head(), 0);
             }
         } else if let Some(last) = burst.len().checked_sub(1).and_then(|last| burst.get(last)) {
-            self.layout.write_used(self.used_written, last.head(), 0);
-            self.used_written = self.used_written.wrapping_add(burst.len() as u16);
+            self.layout
+                .write_used(self.used_written.get(), last.head(), 0);
+            self.used_written.advance(burst.len() as u16);
         }
     }
 
@@ -198,13 +201,13 @@ impl SplitRing {
     /// have been announced.
     #[inline]
     pub fn publish(&mut self) -> bool {
-        let (old, new) = (self.used_published, self.used_written);
+        let (old, new) = (self.used_published.get(), self.used_written.get());
         if old == new {
             return false;
         }
         // Release: the used elements, and the payload before them, are visible first.
         self.layout.used_idx().store(new.to_le(), Ordering::Release);
-        self.used_published = new;
+        self.used_published = self.used_written;
         // The driver stores its wish, then looks at the index; we the other way round. Without a
         // full barrier on both sides both could see the old state and the call be lost.
         full_fence();
@@ -226,7 +229,7 @@ impl SplitRing {
     /// As [`SplitRing::available`].
     pub fn enable_kicks(&mut self) -> Result<bool, RingFault> {
         if self.config.event_idx {
-            let event = self.next_avail.to_le();
+            let event = self.next_avail().to_le();
             self.layout.avail_event().store(event, Ordering::Relaxed);
         } else {
             self.layout.used_flags().store(0, Ordering::Relaxed);
@@ -253,10 +256,17 @@ impl SplitRing {
         prefetch(self.layout.avail_idx().as_ptr().cast_const().cast());
     }
 
+    /// Asks the cache for the next `n` used elements, to be written: the driver has read them a lap
+    /// ago, and each line would have to be taken back while all later stores wait.
+    #[inline]
+    pub(super) fn prefetch_used(&self, n: u16) {
+        self.layout.prefetch_used(self.used_written.get(), n);
+    }
+
     /// How many chains may be popped as far as is known without looking at the shared index.
     #[inline]
     pub(super) fn known(&self) -> usize {
-        usize::from(self.avail_seen.wrapping_sub(self.next_avail))
+        usize::from(self.avail_seen.get().wrapping_sub(self.next_avail()))
     }
 
     /// How many chains may be popped, looking at the shared index only if fewer than `wanted` are
@@ -273,13 +283,15 @@ impl SplitRing {
     /// The head index `ahead` entries past the next one; anything, until checked.
     #[inline]
     pub(super) fn avail_head(&self, ahead: u16) -> u16 {
-        let entry = self.layout.avail_entry(self.next_avail.wrapping_add(ahead));
+        let entry = self
+            .layout
+            .avail_entry(self.next_avail().wrapping_add(ahead));
         u16::from_le(entry.load(Ordering::Relaxed))
     }
 
     #[inline]
-    pub(super) fn advance(&mut self) {
-        self.next_avail = self.next_avail.wrapping_add(1);
+    pub(super) fn advance(&mut self, n: u16) {
+        self.next_avail.advance(n);
     }
 
     #[inline]
