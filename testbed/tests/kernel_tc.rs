@@ -1,5 +1,7 @@
 //! The eswitch against tc flower in a stock kernel.
 
+use chanio_testbed::difftest::case::PORTS;
+use chanio_testbed::difftest::explore::explore;
 use chanio_testbed::difftest::kernel::Kernel;
 use chanio_testbed::difftest::protocol::{Order, Sent};
 
@@ -57,4 +59,20 @@ fn the_guest_sends_mirrors_rewrites_and_hands_up() {
             "{report:?}"
         );
     }
+}
+
+/// `CHANIO_CASES` and `CHANIO_SEED` in the environment make it longer, or the same again.
+#[test]
+fn random_rules_do_to_random_frames_what_they_do_in_tc() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
+    let cases = number("CHANIO_CASES").unwrap_or(3000);
+    let seed = number("CHANIO_SEED").unwrap_or(1);
+    let dir = tempfile::tempdir().unwrap();
+    let mut kernel = Kernel::boot(dir.path(), PORTS);
+    let tally = explore(&mut kernel, cases as usize, seed, 5);
+    println!("seed {seed}: {tally}");
+    assert!(tally.different.is_empty());
 }

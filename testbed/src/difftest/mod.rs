@@ -3,11 +3,24 @@
 //!
 //! | file | what lives there |
 //! |---|---|
+//! | [`frame`], [`rule`], [`case`] | random frames and rules out of one small world |
+//! | [`tc`] | a rule in tc's words |
+//! | [`eswitch`], [`kernel_case`] | a case through either side |
+//! | [`compare`] | whether both did the same, and where they are meant not to |
+//! | [`explore`] | many cases, and the smallest that differs |
 //! | [`protocol`] | orders and reports, between this machine and the guest |
 //! | [`agent`], [`tc_shell`] | the program in the guest |
 //! | [`kernel`] | a guest that takes orders |
 
 pub mod agent;
+pub mod case;
+pub mod compare;
+pub mod eswitch;
+pub mod explore;
+pub mod frame;
 pub mod kernel;
+pub mod kernel_case;
 pub mod protocol;
+pub mod rule;
+pub mod tc;
 pub mod tc_shell;

@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// A running `tc -batch -`, both of its outputs in one pipe.
 pub struct TcShell {
-    child: Child,
+    _tc: Tc,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     /// How many times it was asked whether it is done.
@@ -23,7 +23,7 @@ impl TcShell {
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let missing = || io::Error::other("tc has no pipes");
         Ok(Self {
-            child,
+            _tc: Tc(child),
             input: input.ok_or_else(missing)?,
             output: BufReader::new(output.ok_or_else(missing)?),
             asked: 0,
@@ -48,7 +48,14 @@ impl TcShell {
         loop {
             line.clear();
             if self.output.read_line(&mut line)? == 0 {
-                return Err(io::Error::other(format!("tc ended: {refused}")));
+                // Some words make it end instead of complain.
+                let asked = self.asked;
+                *self = Self {
+                    asked,
+                    ..Self::start()?
+                };
+                refused.push_str("tc ended\n");
+                return Ok((printed, refused));
             }
             if line.contains(&format!("\"{end}\"")) {
                 // The line with its number belongs to the complaint.
@@ -61,9 +68,12 @@ impl TcShell {
     }
 }
 
-impl Drop for TcShell {
+/// Kept so that it ends with its handle.
+struct Tc(Child);
+
+impl Drop for Tc {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

@@ -1,0 +1,97 @@
+//! One case, and what became of it on either side.
+
+use super::frame::{Frame, frame};
+use super::rule::{Rule, rule};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// Ports that take part: the uplink and three channels.
+pub const PORTS: usize = 4;
+
+/// How many rules a case has at most.
+const MAX_RULES: u16 = 7;
+
+/// Rules, and frames sent one after the other.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// In the order in which they are added.
+    pub rules: Vec<Rule>,
+    /// In the order in which they are sent.
+    pub frames: Vec<Frame>,
+}
+
+/// What became of a case. Rules are named by chain and priority.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Rules that were not taken, with what was said about it.
+    pub refused: BTreeMap<(u32, u16), String>,
+    /// For each frame what came out: `p` and the number of the port, or `r` and that of the
+    /// representor; in order where it is the same netdev.
+    pub frames: Vec<Vec<(String, Vec<u8>)>>,
+    /// Of each rule that was taken, for each of its actions what it saw.
+    pub seen: BTreeMap<(u32, u16), Vec<Seen>>,
+}
+
+/// What an action saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes as tc counts them at ingress: without the Ethernet header, and without the outermost
+    /// tag, which the kernel takes off first.
+    pub bytes: u64,
+}
+
+/// A random case.
+pub fn case() -> impl Strategy<Value = Case> {
+    vec(frame(PORTS), 1..8).prop_flat_map(|frames| {
+        let rule = |n| proptest::option::weighted(0.7, rule(PORTS, n, frames.clone()));
+        let rules: Vec<_> = (0..MAX_RULES).map(rule).collect();
+        (rules, Just(frames)).prop_map(|(rules, frames)| Case {
+            rules: rules.into_iter().flatten().collect(),
+            frames,
+        })
+    })
+}
+
+impl Case {
+    /// The case with one thing less, in every way there is.
+    pub fn smaller(&self) -> Vec<Case> {
+        let mut all = Vec::new();
+        let mut with = |change: &dyn Fn(&mut Case)| {
+            let mut case = self.clone();
+            change(&mut case);
+            all.push(case);
+        };
+        for n in 0..self.rules.len() {
+            with(&|case| drop(case.rules.remove(n)));
+        }
+        for n in 0..self.frames.len() {
+            if self.frames.len() > 1 {
+                with(&|case| drop(case.frames.remove(n)));
+            }
+        }
+        for (n, rule) in self.rules.iter().enumerate() {
+            for action in 0..rule.actions.len() {
+                if rule.actions.len() > 1 {
+                    with(&|case| drop(case.rules[n].actions.remove(action)));
+                }
+            }
+            for key in 0..rule.keys.len() {
+                with(&|case| drop(case.rules[n].keys.remove(key)));
+            }
+        }
+        for (n, frame) in self.frames.iter().enumerate() {
+            if frame.cut.is_some() {
+                with(&|case| case.frames[n].cut = None);
+            }
+            for tag in 0..frame.tags.len() {
+                with(&|case| {
+                    case.frames[n].tags.remove(tag);
+                });
+            }
+        }
+        all
+    }
+}

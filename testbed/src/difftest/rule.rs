@@ -1,0 +1,297 @@
+//! Rules in the switch's text form, made for frames of the same small world.
+
+use super::frame::{Body, Frame, Ip, L4, MACS, Part, frame};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// A rule, in parts that can be left out.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its chain.
+    pub chain: u32,
+    /// Its priority.
+    pub prio: u16,
+    /// Keys with their values.
+    pub keys: Vec<String>,
+    /// Actions without the word `action`.
+    pub actions: Vec<String>,
+}
+
+impl Rule {
+    /// The text form.
+    pub fn text(&self) -> String {
+        let mut text = format!("chain {} prio {}", self.chain, self.prio);
+        for key in &self.keys {
+            text.push_str(&format!(" {key}"));
+        }
+        for action in &self.actions {
+            text.push_str(&format!(" action {action}"));
+        }
+        text
+    }
+}
+
+/// Random decisions that shrink to "no".
+struct Wish(u64);
+
+impl Wish {
+    /// Yes or no.
+    fn yes(&mut self) -> bool {
+        self.below(2) == 1
+    }
+
+    /// Yes one time in `n`.
+    fn seldom(&mut self, n: u64) -> bool {
+        self.below(n) == n - 1
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        let value = self.0 % n;
+        self.0 /= n;
+        value
+    }
+}
+
+/// Keys that this frame has, those that `wish` wants.
+fn keys_of(frame: &Frame, wish: [u64; 2]) -> Vec<String> {
+    let mut keys = Vec::new();
+    let (mut wish, mut more) = (Wish(wish[0]), Wish(wish[1]));
+    if wish.yes() {
+        keys.push(format!("in_port {}", port(frame.port)));
+    }
+    if wish.seldom(4) {
+        keys.push(format!("dst_mac {}", mac(MACS[frame.dst], &mut more)));
+    }
+    if wish.seldom(4) {
+        keys.push(format!("src_mac {}", mac(MACS[frame.src], &mut more)));
+    }
+    // tc asks for the protocol first; without one a rule is for all frames.
+    if wish.seldom(4) {
+        return keys;
+    }
+    tag_keys(frame, &mut wish, &mut keys);
+    if wish.seldom(8) && !frame.tags.is_empty() {
+        // What is behind the tags does not count.
+        keys.retain(|key| key != "cvlan_id none");
+        return keys;
+    }
+    let eth_type = match frame.eth_type() {
+        0x0800 => "ipv4".to_owned(),
+        0x86dd => "ipv6".to_owned(),
+        0x0806 => "arp".to_owned(),
+        0x8847 => "mpls_uc".to_owned(),
+        other => format!("0x{other:04x}"),
+    };
+    keys.push(format!("eth_type {eth_type}"));
+    match &frame.body {
+        Body::Ip(ip) => ip_keys(ip, &mut wish, &mut more, &mut keys),
+        Body::Arp { op, ips, macs } => {
+            if wish.yes() && (1..=2).contains(op) {
+                keys.push(format!(
+                    "arp_op {}",
+                    if *op == 1 { "request" } else { "reply" }
+                ));
+            }
+            for (ip, sip, sha, mac_of) in [
+                (ips.0, "arp_sip", "arp_sha", macs.0),
+                (ips.1, "arp_tip", "arp_tha", macs.1),
+            ] {
+                if wish.seldom(3) {
+                    keys.push(format!("{sip} 10.{}.0.{}", ip / 4 % 4, ip % 4));
+                }
+                if wish.seldom(3) {
+                    keys.push(format!("{sha} {}", mac(MACS[mac_of], &mut more)));
+                }
+            }
+        }
+        Body::Mpls(entries) => {
+            if let Some(entry) = entries.first() {
+                let fields = [
+                    ("mpls_label", entry >> 12),
+                    ("mpls_tc", entry >> 9 & 7),
+                    ("mpls_bos", entry >> 8 & 1),
+                    ("mpls_ttl", entry & 255),
+                ];
+                for (name, value) in fields {
+                    if wish.seldom(3) {
+                        keys.push(format!("{name} {value}"));
+                    }
+                }
+            }
+        }
+        Body::Other(_) => {}
+    }
+    keys
+}
+
+/// The tags themselves always count: tc's protocol tells them apart.
+fn tag_keys(frame: &Frame, wish: &mut Wish, keys: &mut Vec<String>) {
+    for (n, prefix) in ["", "c"].into_iter().enumerate() {
+        let Some(tag) = frame.tags.get(n) else {
+            keys.push(format!("{prefix}vlan_id none"));
+            return;
+        };
+        let tpid = if tag.ad { "802.1ad" } else { "802.1q" };
+        keys.push(format!("{prefix}vlan_tpid {tpid}"));
+        if wish.yes() {
+            keys.push(format!("{prefix}vlan_id {}", tag.id));
+        }
+        if wish.seldom(4) {
+            keys.push(format!("{prefix}vlan_prio {}", tag.prio));
+        }
+    }
+}
+
+fn ip_keys(ip: &Ip, wish: &mut Wish, more: &mut Wish, keys: &mut Vec<String>) {
+    for (name, number) in [("src_ip", ip.ips.0), ("dst_ip", ip.ips.1)] {
+        if !wish.seldom(3) {
+            continue;
+        }
+        let (address, width) = (ip.address(number).0, if ip.v6 { 128 } else { 32 });
+        keys.push(match more.below(6) {
+            0 => format!("{name} {address}/{}", width / 2),
+            1 => format!("{name} {address}/{}", width - 1),
+            // tc reads prefixes, no other masks.
+            _ => format!("{name} {address}"),
+        });
+    }
+    if wish.seldom(6) {
+        keys.push(format!("ip_tos 0x{:x}{}", ip.tos, mask(more, 0xff)));
+    }
+    if wish.seldom(6) {
+        keys.push(format!("ip_ttl 0x{:x}{}", ip.ttl, mask(more, 0xff)));
+    }
+    if wish.seldom(5) {
+        keys.push(match ip.part {
+            Part::Whole => "ip_flags nofrag".to_owned(),
+            Part::First => [
+                "ip_flags frag",
+                "ip_flags firstfrag",
+                "ip_flags frag/firstfrag",
+            ][more.below(3) as usize]
+                .to_owned(),
+            Part::Later => {
+                ["ip_flags frag", "ip_flags nofirstfrag"][more.below(2) as usize].to_owned()
+            }
+        });
+    }
+    if !wish.yes() {
+        return;
+    }
+    let proto = match ip.proto() {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        132 => "sctp".to_owned(),
+        other => other.to_string(),
+    };
+    keys.push(format!("ip_proto {proto}"));
+    match ip.l4 {
+        L4::Tcp(src, dst, flags) => {
+            port_keys(src, dst, wish, more, keys);
+            if wish.seldom(3) {
+                keys.push(format!("tcp_flags 0x{flags:x}{}", mask(more, 0xfff)));
+            }
+        }
+        L4::Udp(src, dst, _) | L4::Sctp(src, dst) => port_keys(src, dst, wish, more, keys),
+        L4::Icmp(kind, code) => {
+            if wish.yes() {
+                keys.push(format!("type {kind}{}", mask(more, 0xff)));
+            }
+            if wish.yes() {
+                keys.push(format!("code {code}{}", mask(more, 0xff)));
+            }
+        }
+        L4::Other(_) => {}
+    }
+}
+
+fn port_keys(src: u16, dst: u16, wish: &mut Wish, more: &mut Wish, keys: &mut Vec<String>) {
+    // tc has masks or a range for both ports, not one of each.
+    let range = more.seldom(3);
+    for (name, value) in [("src_port", src), ("dst_port", dst)] {
+        if wish.seldom(3) {
+            continue;
+        }
+        keys.push(if range {
+            let below = more.below(3) as u16;
+            // tc takes no range from 0.
+            let min = value.saturating_sub(below).max(1);
+            format!("{name} {min}-{}", value.saturating_add(1).max(2))
+        } else {
+            format!("{name} {value}{}", mask(more, 0xffff))
+        });
+    }
+}
+
+/// Mostly none, so that all bits count.
+fn mask(more: &mut Wish, all: u64) -> String {
+    match more.below(4) {
+        0 => format!("/0x{:x}", more.below(all) + 1),
+        _ => String::new(),
+    }
+}
+
+fn mac(mac: [u8; 6], more: &mut Wish) -> String {
+    let text = |mac: [u8; 6]| mac.map(|b| format!("{b:02x}")).join(":");
+    match more.below(5) {
+        0 => format!("{}/{}", text(mac), text([0xff, 0xff, 0xff, 0, 0, 0])),
+        1 => format!("{}/{}", text(mac), text([1, 0, 0, 0, 0, 0xfe])),
+        _ => text(mac),
+    }
+}
+
+/// A port as the text form calls it.
+fn port(number: usize) -> String {
+    match number {
+        0 => "uplink".to_owned(),
+        n => format!("vport:{n}"),
+    }
+}
+
+/// The last chain; packets begin in 0.
+const LAST_CHAIN: u32 = 3;
+
+fn last_action(ports: usize, chain: u32) -> BoxedStrategy<Option<String>> {
+    let send = (0..ports).prop_map(|n| Some(format!("redirect {}", port(n))));
+    let plain = select(&["drop", "pass", "trap"][..]).prop_map(|word| Some(word.to_owned()));
+    // Only onwards, so that every packet comes to an end.
+    let goto = (chain + 1..=LAST_CHAIN + 1).prop_map(|n| Some(format!("goto chain {n}")));
+    prop_oneof![4 => send, 2 => plain, 3 => goto, 1 => Just(None)].boxed()
+}
+
+fn action(ports: usize) -> impl Strategy<Value = String> {
+    (0..ports).prop_map(|n| format!("mirror {}", port(n)))
+}
+
+/// A rule, most likely for one of `frames`; `number` makes its priority one that no other rule of
+/// the case has.
+pub fn rule(ports: usize, number: u16, frames: Vec<Frame>) -> impl Strategy<Value = Rule> {
+    let chain = prop_oneof![3 => Just(0u32), 2 => 1..=LAST_CHAIN];
+    let template = prop_oneof![4 => select(frames), 1 => frame(ports)];
+    (chain, template)
+        .prop_flat_map(move |(chain, template)| {
+            let actions = (vec(action(ports), 0..4), last_action(ports, chain));
+            (
+                Just(chain),
+                1u16..64,
+                Just(template),
+                any::<[u64; 2]>(),
+                actions,
+            )
+        })
+        .prop_map(move |(chain, prio, template, wish, (mut actions, last))| {
+            actions.extend(last);
+            if actions.is_empty() {
+                actions.push("pass".to_owned());
+            }
+            Rule {
+                chain,
+                prio: prio * 64 + number,
+                keys: keys_of(&template, wish),
+                actions,
+            }
+        })
+}

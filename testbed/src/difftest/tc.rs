@@ -1,0 +1,225 @@
+//! A rule's text form as a line for `tc -batch`.
+
+use std::collections::BTreeMap;
+
+/// Why a rule cannot be said in tc's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TcError {
+    /// A key or an action that this does not know.
+    #[error("`{0}`: no words for it in tc")]
+    Unknown(String),
+    /// A value that does not read as what it should be.
+    #[error("{0}: `{1}` cannot be read")]
+    Value(&'static str, String),
+    /// tc names the EtherTypes of a frame from the outside inwards, so the text must, too.
+    #[error("{0}: tc needs to know about {1}")]
+    Missing(&'static str, &'static str),
+}
+
+/// A rule for tc.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcRule {
+    /// `filter add …`.
+    pub line: String,
+    /// For each action of the rule, which of tc's actions (from 0) does what it does: one action
+    /// can take several of tc's.
+    pub actions: Vec<usize>,
+}
+
+/// The keys of a rule whose words stay as they are.
+const SAME: [&str; 16] = [
+    "src_mac",
+    "dst_mac",
+    "src_ip",
+    "dst_ip",
+    "ip_proto",
+    "ip_flags",
+    "arp_op",
+    "arp_sip",
+    "arp_tip",
+    "arp_sha",
+    "arp_tha",
+    "mpls_label",
+    "mpls_tc",
+    "mpls_bos",
+    "mpls_ttl",
+    "ct_state",
+];
+
+/// Translates `text`, for shared block 1 of ports that are called p0 (the uplink), p1, ….
+pub fn rule(text: &str) -> Result<TcRule, TcError> {
+    let mut parts = text.split(" action ");
+    let keys = keys(parts.next().unwrap_or_default())?;
+    let mut line = String::new();
+    let mut tc_actions = 0;
+    let mut actions = Vec::new();
+    for part in parts {
+        let words = action(part)?;
+        actions.push(tc_actions);
+        tc_actions += words.len();
+        words
+            .iter()
+            .for_each(|words| line.push_str(&format!(" action {words}")));
+    }
+    Ok(TcRule {
+        line: format!("{keys}{line}"),
+        actions,
+    })
+}
+
+fn keys(text: &str) -> Result<String, TcError> {
+    let words: Vec<_> = text.split_ascii_whitespace().collect();
+    let given: BTreeMap<_, _> = words
+        .chunks(2)
+        .map(|pair| (pair[0], pair[1..].concat()))
+        .collect();
+    let get = |key: &str| given.get(key).map(String::as_str);
+    let (protocol, mut flower) = protocol(get)?;
+    for pair in words.chunks(2) {
+        let (key, value) = (pair[0], pair[1..].concat());
+        match key {
+            "chain" | "prio" | "eth_type" | "vlan_id" | "vlan_prio" | "vlan_tpid" | "cvlan_id"
+            | "cvlan_prio" | "cvlan_tpid" => {}
+            "in_port" => flower.push_str(&format!(" indev {}", port(&value)?)),
+            "ip_tos" => flower.push_str(&format!(" {key} {}", number("ip_tos", &value, 16)?)),
+            "ip_ttl" => flower.push_str(&format!(" {key} {}", number("ip_ttl", &value, 16)?)),
+            "ip_proto" if value.starts_with(|c: char| c.is_ascii_digit()) => {
+                flower.push_str(&format!(" {key} {}", number("ip_proto", &value, 16)?));
+            }
+            "tcp_flags" => flower.push_str(&format!(" {key} {}", number("tcp_flags", &value, 16)?)),
+            "type" => flower.push_str(&format!(" {key} {}", number("type", &value, 10)?)),
+            "code" => flower.push_str(&format!(" {key} {}", number("code", &value, 10)?)),
+            "src_port" | "dst_port" => flower.push_str(&format!(" {key} {value}")),
+            key if SAME.contains(&key) => flower.push_str(&format!(" {key} {value}")),
+            _ => return Err(TcError::Unknown(key.to_owned())),
+        }
+    }
+    Ok(format!(
+        "filter add block 1 protocol {protocol} chain {} prio {} flower{flower}",
+        get("chain").unwrap_or("0"),
+        get("prio").unwrap_or("49152"),
+    ))
+}
+
+/// The protocol of the filter, and flower's own words for tags.
+fn protocol<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<(String, String), TcError> {
+    for key in ["src_ip", "dst_ip", "ip_proto"] {
+        if get(key).is_some() && get("eth_type").is_none() {
+            return Err(TcError::Missing(key, "eth_type"));
+        }
+    }
+    let eth_type = get("eth_type").map(|name| match name {
+        "ipv4" => "ip".to_owned(),
+        other => other.to_owned(),
+    });
+    let tagged = |id: &str, prio: &str, tpid: &str| {
+        get(prio).is_some() || get(tpid).is_some() || get(id).is_some_and(|id| id != "none")
+    };
+    let mut flower = String::new();
+    let mut put = |key: &str, value: Option<&str>| {
+        if let Some(value) = value.filter(|value| *value != "any") {
+            flower.push_str(&format!(" {key} {value}"));
+        }
+    };
+    if !tagged("vlan_id", "vlan_prio", "vlan_tpid") {
+        if eth_type.is_some() != get("vlan_id").is_some() {
+            return Err(TcError::Missing(
+                "eth_type",
+                "both the tags and what is behind them",
+            ));
+        }
+        return Ok((eth_type.unwrap_or("all".to_owned()), flower));
+    }
+    let outer = get("vlan_tpid").ok_or(TcError::Missing("vlan_id", "vlan_tpid"))?;
+    put("vlan_id", get("vlan_id"));
+    put("vlan_prio", get("vlan_prio"));
+    if tagged("cvlan_id", "cvlan_prio", "cvlan_tpid") {
+        let inner = get("cvlan_tpid").ok_or(TcError::Missing("cvlan_id", "cvlan_tpid"))?;
+        put("vlan_ethtype", Some(inner));
+        put("cvlan_id", get("cvlan_id"));
+        put("cvlan_prio", get("cvlan_prio"));
+        put("cvlan_ethtype", eth_type.as_deref());
+    } else {
+        if eth_type.is_some() != get("cvlan_id").is_some() {
+            return Err(TcError::Missing(
+                "eth_type",
+                "both the tags and what is behind them",
+            ));
+        }
+        put("vlan_ethtype", eth_type.as_deref());
+    }
+    Ok((outer.to_owned(), flower))
+}
+
+/// A value, maybe with a mask, in the base that tc reads it in.
+fn number(key: &'static str, text: &str, base: u8) -> Result<String, TcError> {
+    let bad = || TcError::Value(key, text.to_owned());
+    let read = |text: &str| match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    let parts = text.split('/').map(|part| {
+        let value = read(part).map_err(|_| bad())?;
+        Ok(if base == 16 {
+            format!("0x{value:x}")
+        } else {
+            value.to_string()
+        })
+    });
+    let parts: Result<Vec<_>, TcError> = parts.collect();
+    Ok(parts?.join("/"))
+}
+
+fn port(name: &str) -> Result<String, TcError> {
+    match name.strip_prefix("vport:") {
+        Some(number) => Ok(format!("p{number}")),
+        None if name == "uplink" => Ok("p0".to_owned()),
+        None => Err(TcError::Value("port", name.to_owned())),
+    }
+}
+
+/// One action as those of tc that do the same.
+fn action(text: &str) -> Result<Vec<String>, TcError> {
+    let words: Vec<_> = text.split_ascii_whitespace().collect();
+    Ok(match words[..] {
+        ["drop" | "pass" | "trap"] => vec![text.to_owned()],
+        ["redirect", to] => vec![format!("mirred egress redirect dev {}", port(to)?)],
+        ["mirror", to] => vec![format!("mirred egress mirror dev {}", port(to)?)],
+        ["goto", "chain", _] => vec![text.to_owned()],
+        _ => return Err(TcError::Unknown(text.to_owned())),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_rules_in_the_words_of_tc() {
+        for (text, line) in [
+            (
+                "prio 7 action drop",
+                "protocol all chain 0 prio 7 flower action drop",
+            ),
+            (
+                "chain 2 prio 7 in_port uplink vlan_tpid 802.1ad vlan_id 5 vlan_prio 1 cvlan_tpid \
+                 802.1q cvlan_id 6 eth_type ipv4 dst_ip 10.0.0.0/8 ip_tos 16 action mirror vport:3 \
+                 action goto chain 3",
+                "protocol 802.1ad chain 2 prio 7 flower vlan_id 5 vlan_prio 1 vlan_ethtype 802.1q \
+                 cvlan_id 6 cvlan_ethtype ip indev p0 dst_ip 10.0.0.0/8 ip_tos 0x10 \
+                 action mirred egress mirror dev p3 action goto chain 3",
+            ),
+            (
+                "prio 7 vlan_id none eth_type arp action pass",
+                "protocol arp chain 0 prio 7 flower action pass",
+            ),
+        ] {
+            let got = rule(text).map(|rule| rule.line);
+            assert_eq!(got, Ok(format!("filter add block 1 {line}")));
+        }
+        assert!(
+            rule("prio 7 eth_type arp action pass").is_err(),
+            "with tags or without?"
+        );
+    }
+}
