@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -220,5 +220,37 @@ fn sighup_changes_what_the_file_changes_and_nothing_else() {
     assert!(!socket(&run_dir, "fits").exists() && !socket(&run_dir, "not").exists());
     assert_eq!(inode("stays"), stays);
     emulator.signal(libc::SIGTERM);
+    assert_eq!(emulator.wait().0.code(), Some(0));
+}
+
+#[test]
+fn a_service_manager_is_told_of_every_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let told = || {
+        let mut message = [0; 4096];
+        let len = manager.recv(&mut message).unwrap();
+        String::from_utf8(message[..len].to_vec()).unwrap()
+    };
+    let run_dir = dir.path().join("run");
+    let mut command = command(&run_dir, &["--queues", "4", "--channels", "1"]);
+    let emulator = Emulator {
+        child: command.env("NOTIFY_SOCKET", &path).spawn().unwrap(),
+        ready: String::new(),
+    };
+    assert_eq!(told().trim(), "READY=1");
+    // Everything accepts by then.
+    UnixStream::connect(socket(&run_dir, "ch1")).unwrap();
+    emulator.signal(libc::SIGHUP);
+    let reloading = told();
+    assert!(
+        reloading.contains("RELOADING=1") && reloading.contains("MONOTONIC_USEC="),
+        "{reloading}"
+    );
+    assert_eq!(told().trim(), "READY=1");
+    emulator.signal(libc::SIGTERM);
+    assert_eq!(told().trim(), "STOPPING=1");
     assert_eq!(emulator.wait().0.code(), Some(0));
 }

@@ -196,6 +196,19 @@ fn segmentation_is_passed_on_or_done_here() {
         payload.extend(&l4[20..]);
     }
     assert_eq!(payload, frame[54..]);
+    // Each end counts what it has: one frame, or its segments.
+    let counted = |c: &ChannelInfo| bed.stats(c.vport).rx;
+    let bytes: usize = segments.iter().map(Vec::len).sum();
+    let whole = Count {
+        packets: 1,
+        bytes: frame.len() as u64,
+    };
+    assert_eq!(counted(&b), whole);
+    let cut = Count {
+        packets: segments.len() as u64,
+        bytes: bytes as u64,
+    };
+    assert_eq!(counted(&c), cut);
     assert_eq!(plain.last_header()[..2], [0, 0]);
 }
 

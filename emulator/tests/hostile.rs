@@ -3,10 +3,9 @@
 mod common;
 
 use chanio_emu::frontend::Client;
+use chanio_emu::frontend::misbehave::{self, Violation};
 use chanio_emu::nic::Refused;
 use chanio_emu::nic::spec::*;
-use chanio_emu::ring::RingConfig;
-use chanio_emu::vhost::features::INDIRECT_DESC;
 use chanio_model::flow::Action;
 use common::*;
 
@@ -40,18 +39,17 @@ impl Scene {
         }
     }
 
-    /// Let a fresh client of a fresh channel do `harm` to its transmit ring, see the channel
-    /// stopped with `reason`, all others run on, and the channel usable by the next client.
-    fn harm(&mut self, reason: &str, harm: impl Fn(&Client, RingConfig)) {
-        let (info, driver) = self.bed.attached(spec("bad"), INDIRECT_DESC);
-        let (config, _) = driver.transmit_ring();
-        harm(&driver, config);
-        driver.kick().unwrap();
-        wait_for("the channel to be stopped", || {
+    /// Let a fresh client of a fresh channel do harm, see the channel stopped with the reason, all
+    /// others run on, and the channel usable by the next client.
+    fn harm(&mut self, violation: &Violation) {
+        let (info, driver) = self.bed.attached(spec("bad"), misbehave::FEATURES);
+        (violation.harm)(&driver);
+        wait_for(violation.what, || {
             self.bed.nic.channel("bad").unwrap().state == ChannelState::Faulted
         });
         let fault = self.bed.nic.channel("bad").unwrap().fault.unwrap();
-        assert!(fault.contains(reason), "`{fault}` does not say `{reason}`");
+        let says = violation.says;
+        assert!(fault.contains(says), "`{fault}` does not say `{says}`");
         self.others_run_on();
 
         drop(driver);
@@ -66,79 +64,12 @@ impl Scene {
     }
 }
 
-/// Write descriptor `index`.
-fn descriptor(driver: &Client, at: u64, index: u16, addr: u64, len: u32, flags: u16, next: u16) {
-    let mut bytes = addr.to_le_bytes().to_vec();
-    bytes.extend(len.to_le_bytes());
-    bytes.extend(flags.to_le_bytes());
-    bytes.extend(next.to_le_bytes());
-    driver
-        .transmit_ring()
-        .1
-        .memory()
-        .write(at + 16 * u64::from(index), &bytes)
-        .unwrap();
-}
-
-/// Make the chain at `head` available, and nothing else.
-fn available(driver: &Client, config: RingConfig, head: u16, index: u16) {
-    let memory = driver.transmit_ring().1.memory();
-    memory.write(config.avail + 4, &head.to_le_bytes()).unwrap();
-    memory
-        .write(config.avail + 2, &index.to_le_bytes())
-        .unwrap();
-}
-
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-const INDIRECT: u16 = 4;
-
 #[test]
-fn broken_rings_stop_their_channel_alone() {
+fn whoever_breaks_the_rules_is_stopped_alone() {
     let mut scene = Scene::new();
-    scene.harm("available index jumped", |driver, config| {
-        available(driver, config, 0, 1000)
-    });
-    scene.harm("outside a table of 64", |driver, config| {
-        available(driver, config, 64, 1)
-    });
-    scene.harm("is not mapped", |driver, config| {
-        descriptor(driver, config.desc, 0, 0xdead_0000_0000, 64, 0, 0);
-        available(driver, config, 0, 1);
-    });
-    scene.harm("is not mapped", |driver, config| {
-        descriptor(driver, config.desc, 0, config.desc, u32::MAX, 0, 0);
-        available(driver, config, 0, 1);
-    });
-    scene.harm("length 0", |driver, config| {
-        descriptor(driver, config.desc, 0, config.desc, 0, 0, 0);
-        available(driver, config, 0, 1);
-    });
-    scene.harm("loops", |driver, config| {
-        descriptor(driver, config.desc, 0, config.desc, 1, NEXT, 0);
-        available(driver, config, 0, 1);
-    });
-    scene.harm("follows a writable one", |driver, config| {
-        descriptor(driver, config.desc, 0, config.desc, 64, NEXT | WRITE, 1);
-        descriptor(driver, config.desc, 1, config.desc, 64, 0, 0);
-        available(driver, config, 0, 1);
-    });
-    scene.harm("indirect table of 24 bytes", |driver, config| {
-        descriptor(driver, config.desc, 0, config.desc, 24, INDIRECT, 0);
-        available(driver, config, 0, 1);
-    });
-    scene.harm("is itself indirect", |driver, config| {
-        descriptor(driver, config.desc, 0, config.desc, 16, INDIRECT, 0);
-        available(driver, config, 0, 1);
-    });
-}
-
-#[test]
-fn truncated_memory_stops_its_channel_alone() {
-    let mut scene = Scene::new();
-    scene.harm("truncated", |driver, _| {
-        driver.transmit_ring().1.file().set_len(0).unwrap();
-    });
+    for violation in misbehave::IN_RINGS.iter().chain(&misbehave::IN_MESSAGES) {
+        scene.harm(violation);
+    }
 }
 
 #[test]

@@ -63,6 +63,8 @@ drop_reasons! {
     VlanFiltered, "vlan_filtered", "To: the frame's VLAN is not one the channel receives.";
     MacFiltered, "mac_filtered", "To: the driver's receive mode does not take this address.";
     MtuExceeded, "mtu_exceeded", "To: longer than the receiving channel's MTU.";
+    UplinkOverrun, "uplink_overrun", "From the wire: more arrived than its socket had room for.";
+    UplinkUnsupported, "uplink_unsupported", "From the wire: merged by the netdev in a way that a virtio-net header cannot say (`ethtool -K NETDEV gro off`).";
     UplinkAbsent, "uplink_absent", "To: the NIC has no uplink.";
     PortFull, "port_full", "To: the netdev behind the port has no room.";
     CtNotIp, "ct_not_ip", "From: a rule's action is ct, and the packet is neither IPv4 nor IPv6.";

@@ -2,6 +2,7 @@
 //! here goes away with its handle, also when a test panics.
 
 pub mod difftest;
+pub mod emulator;
 pub mod guest;
 pub mod hugepages;
 pub mod netns;

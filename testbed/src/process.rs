@@ -122,6 +122,16 @@ impl Drop for Process {
     }
 }
 
+/// Wait until something is so, looking every few milliseconds.
+#[track_caller]
+pub fn wait_for(what: &str, timeout: Duration, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + timeout;
+    while !done() {
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// A program of this workspace, built beside the one that runs.
 pub fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("own path");

@@ -250,3 +250,29 @@ for f in frames:
         "{on_wire}"
     );
 }
+
+#[test]
+fn a_container_with_as_many_queues_as_the_kernel_gives() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    isolate();
+    let dir = tempfile::tempdir().unwrap();
+    let (red, blue) = (Netns::new("red"), Netns::new("blue"));
+    let bed = Bed::switchdev(dir.path(), RepresentorMode::Off);
+    let ch = bed.add(vec![
+        container("red", "red", "10.9.0.1/24", 256),
+        container("blue", "blue", "10.9.0.2/24", 1),
+    ]);
+    bed.rule("in_port red action redirect blue");
+    bed.rule("in_port blue action redirect red");
+    let inside = red.run(&["ip", "-d", "link", "show", "eth0"]);
+    assert!(inside.contains("numtxqueues 256"), "{inside}");
+    red.run(&["ping", "-c", "3", "-i", "0.2", "-W", "3", "10.9.0.2"]);
+    let rate = iperf(dir.path(), &blue, &red, "10.9.0.2", &["-P", "8"]);
+    println!("eight flows over 256 queues: {rate:.0} Mbit/s");
+    assert!(rate > 10.0);
+    bed.nic.del_channels(&[ch[0].spec.name.clone()]).unwrap();
+    assert_eq!(bed.nic.info().queues_free, 999);
+    bed.nic.shutdown();
+}

@@ -1,10 +1,8 @@
 //! Ten thousand channels, through the programs that users run.
 
+use chanio_testbed::emulator::Emulator;
 use chanio_testbed::netns::isolate;
-use chanio_testbed::process::{Process, program, run};
-use std::path::Path;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Resident memory of a process, MiB.
 fn rss(pid: u32) -> f64 {
@@ -22,34 +20,12 @@ fn rss(pid: u32) -> f64 {
 
 fn scale(representors: &str, channels: u32) {
     let dir = tempfile::tempdir().unwrap();
-    let run_dir = dir.path().join("run");
-    let mut emu = Process::start(
-        "chanio-emu",
-        dir.path(),
-        Command::new(program("chanio-emu"))
-            .args([
-                "--queues",
-                "10000",
-                "--representors",
-                representors,
-                "--workers",
-                "1",
-            ])
-            .arg("--run-dir")
-            .arg(&run_dir),
-    );
-    emu.wait_output("ready", 0, Duration::from_secs(20), |t| {
-        t.contains("ready run-dir=")
-    });
+    let options = format!("--queues 10000 --representors {representors} --workers 1");
+    let emu = Emulator::start(dir.path(), &options);
     let before = rss(emu.pid());
     let chanio = |words: &str| {
         let started = Instant::now();
-        let mut command = Command::new(program("chanio"));
-        command
-            .arg("--device")
-            .arg(format!("emu:{}", run_dir.display()));
-        let text = run(command.args(words.split_whitespace()));
-        (text, started.elapsed())
+        (emu.chanio(words), started.elapsed())
     };
     let (_, created) = chanio(&format!("channel add ch --count {channels}"));
     let full = rss(emu.pid());
@@ -60,7 +36,9 @@ fn scale(representors: &str, channels: u32) {
         list.iter()
             .all(|c| c["representor"].is_string() == (representors == "tap"))
     );
-    let sockets = std::fs::read_dir(run_dir.join("channel")).unwrap().count() as u32;
+    let sockets = std::fs::read_dir(emu.run_dir().join("channel"))
+        .unwrap()
+        .count() as u32;
     assert_eq!(sockets, channels);
     let netdevs = || {
         let names = std::fs::read_dir("/sys/class/net").unwrap().flatten();
@@ -81,19 +59,8 @@ fn scale(representors: &str, channels: u32) {
         again.as_secs_f64(),
         (full - before) * 1024.0 / f64::from(channels)
     );
-    assert!(emu.terminate().success());
+    emu.stop();
     assert_eq!(netdevs(), 0);
-    let left: Vec<_> = walk(&run_dir);
-    assert!(left.is_empty(), "{left:?}");
-}
-
-fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
-    std::fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|e| e.path())
-        .collect()
 }
 
 #[test]

@@ -4,11 +4,11 @@ use chanio_emu::nic::spec::*;
 use chanio_testbed::hugepages::Hugepages;
 use chanio_testbed::netns::{ip_counters, isolate};
 use chanio_testbed::nic::{Bed, channel};
-use chanio_testbed::process::run;
+use chanio_testbed::process::{run, wait_for};
 use chanio_testbed::testpmd::Testpmd;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[test]
 fn client_channel_rule_and_representor_count_the_same() {
@@ -157,14 +157,9 @@ fn ten_kills_under_load_lose_nothing_elsewhere() {
         let moved = bed.stats(ch[2].vport).tx.packets;
         dying.kill();
         assert!(moved > 0);
-        let until = Instant::now() + Duration::from_secs(5);
-        while nic.channel("dying1").unwrap().state != ChannelState::Disconnected {
-            assert!(
-                Instant::now() < until,
-                "the channel does not notice that its client died"
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for("its end to be noticed", Duration::from_secs(5), || {
+            nic.channel("dying1").unwrap().state == ChannelState::Disconnected
+        });
     }
     steady.command("stop");
     steady.drain();
@@ -208,4 +203,48 @@ fn a_channel_can_connect_to_a_client_that_listens() {
     assert!(client[0].rx > 1000, "{client:?}");
     assert_eq!(bed.stats(ch[0].vport).tx.packets, client[0].tx);
     nic.shutdown();
+}
+
+#[test]
+fn a_channel_that_connects_comes_back_when_its_client_does() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    isolate();
+    let dir = tempfile::tempdir().unwrap();
+    let pages = Hugepages::reserve(dir.path(), 256);
+    let bed = Bed::switchdev(dir.path(), RepresentorMode::Off);
+    let sockets = ["x", "y"].map(|name| dir.path().join(name));
+    let spec = |i: usize| ChannelSpec {
+        attach: Attach::VhostUserClient {
+            path: sockets[i].clone(),
+        },
+        ..channel(["x", "y"][i])
+    };
+    let ch = bed.add(vec![spec(0), spec(1)]);
+    bed.rule("in_port x action redirect y");
+    bed.rule("in_port y action redirect x");
+    let paths: Vec<&Path> = sockets.iter().map(|p| p.as_path()).collect();
+    for round in 0..3 {
+        let before = bed.stats(ch[0].vport).tx.packets;
+        // DPDK does not take over a socket file that another process has left.
+        for path in &paths {
+            let _ = std::fs::remove_file(path);
+        }
+        let name = format!("server{round}");
+        let mut pmd = Testpmd::start(&name, dir.path(), &pages, &paths, ",server=1");
+        pmd.forward("io", "start tx_first 1", Duration::from_millis(300));
+        pmd.drain();
+        let client = pmd.stats();
+        println!("round {round}: {client:?}");
+        assert!(client[0].rx > 1000, "{client:?}");
+        let now = bed.stats(ch[0].vport).tx.packets;
+        assert_eq!(now - before, client[0].tx);
+        pmd.kill();
+        let states = || bed.nic.channels().into_iter().map(|c| c.state);
+        wait_for("its end to be noticed", Duration::from_secs(5), || {
+            states().all(|s| s == ChannelState::Disconnected)
+        });
+    }
+    bed.nic.shutdown();
 }

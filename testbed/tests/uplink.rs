@@ -4,6 +4,7 @@ use chanio_emu::nic::spec::*;
 use chanio_testbed::netns::{Netns, isolate};
 use chanio_testbed::nic::{Bed, container};
 use chanio_testbed::process::{Process, run};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -110,4 +111,181 @@ fn a_capture_is_played_to_a_container() {
     assert_eq!(bed.stats(ch[0].vport).rx.packets, 200);
     assert_eq!(bed.stats(chanio_model::VportId::UPLINK).tx.packets, 200);
     bed.nic.shutdown();
+}
+
+/// A wire to another namespace, `world`, in which a bridge is the neighbour switch.
+fn wire_to_a_switch() -> Netns {
+    let world = Netns::new("world");
+    ip("link add wire0 type veth peer name eth0 netns world");
+    ip("link set wire0 up");
+    for words in [
+        "link add br0 type bridge",
+        "link set eth0 up master br0",
+        "link set br0 up",
+    ] {
+        let words: Vec<&str> = std::iter::once("ip").chain(words.split(' ')).collect();
+        world.run(&words);
+    }
+    world
+}
+
+/// tcpdump in a namespace, listening, writing to `file`.
+fn capture(netns: &Netns, netdev: &str, file: &Path, filter: &str) -> Process {
+    let name = format!("tcpdump-{}", netns.name());
+    let file_name = file.to_str().unwrap();
+    let mut words = vec![
+        "tcpdump",
+        "-i",
+        netdev,
+        "-U",
+        "--immediate-mode",
+        "-w",
+        file_name,
+    ];
+    words.extend(filter.split_whitespace());
+    let dir = file.parent().unwrap();
+    let mut tcpdump = Process::start(&name, dir, &mut netns.command(&words));
+    tcpdump.wait_output("tcpdump", 0, Duration::from_secs(10), |t| {
+        t.contains("listening on")
+    });
+    tcpdump
+}
+
+/// A field of each frame of a capture, as tshark decodes it.
+fn decoded(file: &Path, filter: &str, field: &str) -> Vec<String> {
+    let text = run(Command::new("tshark").args([
+        "-r",
+        file.to_str().unwrap(),
+        "-Y",
+        filter,
+        "-T",
+        "fields",
+        "-e",
+        field,
+    ]));
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_vepa_sends_its_own_traffic_through_the_neighbour_switch() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    isolate();
+    let dir = tempfile::tempdir().unwrap();
+    let (red, _blue) = (Netns::new("red"), Netns::new("blue"));
+    let world = wire_to_a_switch();
+    let uplink = UplinkSpec::Packet("wire0".into());
+    let bed = Bed::with_uplink(dir.path(), RepresentorMode::Off, uplink);
+    bed.add(vec![
+        container("red", "red", "10.9.0.1/24", 1),
+        container("blue", "blue", "10.9.0.2/24", 1),
+    ]);
+    let vepa = |on| {
+        let change = EswitchChange {
+            vepa: Some(on),
+            ..Default::default()
+        };
+        bed.nic.set_eswitch(change).unwrap();
+    };
+    let seen_outside = |name: &str, works: bool| {
+        let file = dir.path().join(name);
+        let mut tcpdump = capture(&world, "eth0", &file, "icmp");
+        let ping = ["ping", "-c", "3", "-i", "0.2", "-W", "1", "10.9.0.2"];
+        assert_eq!(
+            red.command(&ping).output().unwrap().status.success(),
+            works,
+            "{name}"
+        );
+        std::thread::sleep(Duration::from_millis(300));
+        tcpdump.kill();
+        decoded(&file, "icmp", "icmp.type").len()
+    };
+    assert_eq!(seen_outside("veb", true), 0, "a VEB keeps it inside");
+    vepa(true);
+    // A bridge does not send back where it came from, unless told to.
+    assert_eq!(
+        seen_outside("deaf", false),
+        3,
+        "requests, and nobody hears them"
+    );
+    world.run(&["bridge", "link", "set", "dev", "eth0", "hairpin", "on"]);
+    // Three requests and three answers, each on its way out and on its way back.
+    assert_eq!(seen_outside("vepa", true), 12);
+    vepa(false);
+    assert_eq!(seen_outside("veb again", true), 0);
+    bed.nic.shutdown();
+}
+
+#[test]
+fn a_port_vlan_is_on_the_wire_and_not_in_the_container_and_spoofing_is_nowhere() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    isolate();
+    let dir = tempfile::tempdir().unwrap();
+    let red = Netns::new("red");
+    let world = wire_to_a_switch();
+    let uplink = UplinkSpec::Packet("wire0".into());
+    let bed = Bed::with_uplink(dir.path(), RepresentorMode::Off, uplink);
+    let ch = bed.add(vec![ChannelSpec {
+        vlan: chanio_model::Vlan::new(7),
+        spoofchk: true,
+        ..container("red", "red", "10.9.0.1/24", 1)
+    }]);
+    let (outside, inside) = (dir.path().join("outside"), dir.path().join("inside"));
+    let mut captures = [
+        capture(&world, "eth0", &outside, "ether proto 0x88b5 or vlan"),
+        capture(&red, "eth0", &inside, ""),
+    ];
+    let scapy = |netns: &Netns, send: &str| {
+        let script = format!(
+            "from scapy.all import *\nmac = '{}'\nb = 'ff:ff:ff:ff:ff:ff'\nfor f in [{send}]:\n    \
+             sendp(f, iface='eth0', verbose=0)",
+            ch[0].mac
+        );
+        netns.run(&["/usr/bin/python3", "-c", &script]);
+    };
+    // Out: its own, one with a forged address, one with a tag of its own.
+    scapy(
+        &red,
+        "Ether(src=mac, dst=b, type=0x88b5)/Raw(b'own'), \
+         Ether(src='02:00:00:00:00:99', dst=b, type=0x88b5)/Raw(b'forged'), \
+         Ether(src=mac, dst=b)/Dot1Q(vlan=9, type=0x88b5)/Raw(b'tagged')",
+    );
+    // In: in its VLAN, in another, in none.
+    scapy(
+        &world,
+        "Ether(dst=mac, type=0x8100)/Dot1Q(vlan=7, type=0x88b5)/Raw(b'in seven'), \
+         Ether(dst=mac, type=0x8100)/Dot1Q(vlan=8, type=0x88b5)/Raw(b'in eight'), \
+         Ether(dst=mac, type=0x88b5)/Raw(b'in none')",
+    );
+    std::thread::sleep(Duration::from_millis(500));
+    captures.iter_mut().for_each(Process::kill);
+    let ours = format!("eth.src == {}", ch[0].mac);
+    assert_eq!(decoded(&outside, &ours, "vlan.id"), ["7"]);
+    assert_eq!(
+        decoded(&outside, "eth.src == 02:00:00:00:00:99", "vlan.id"),
+        [""; 0]
+    );
+    let arrived = format!("eth.dst == {}", ch[0].mac);
+    assert_eq!(decoded(&inside, &arrived, "data.data"), [hex(b"in seven")]);
+    assert_eq!(decoded(&inside, &arrived, "vlan.id"), [""]);
+
+    let count = |vport, reason| {
+        let drops = bed.stats(vport).drops;
+        drops.iter().find(|d| d.0 == reason).map_or(0, |d| d.1)
+    };
+    use chanio_model::DropReason::*;
+    println!("{:?}", bed.stats(ch[0].vport));
+    assert_eq!(count(ch[0].vport, SpoofedMac), 1);
+    assert_eq!(count(ch[0].vport, VlanNotAllowed), 1);
+    // The bridge outside may have sent something of its own.
+    assert!(count(chanio_model::VportId::UPLINK, NoDestination) >= 2);
+    bed.nic.shutdown();
+}
+
+/// As tshark shows bytes; Ethernet frames are padded with zeros.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -156,9 +156,9 @@ impl Classifier {
             self.learn.push((vid, mac, port.id));
         }
         for &(vport, reason) in &out.lost {
-            if let Some(port) = config.port(vport) {
-                port.counters.lose(self.worker, reason, 1);
-            }
+            // If that port has gone, the loss is still one: of the port it came from.
+            let at = config.port(vport).map_or(port, |port| port);
+            at.counters.lose(self.worker, reason, 1);
         }
         for output in &out.list {
             deliveries.push(delivery(output, parsed.frame));

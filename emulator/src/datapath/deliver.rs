@@ -26,8 +26,37 @@ pub struct Deliverer {
     pub notifier: Notifier,
 }
 
-/// How one frame fared at a destination.
+/// How one frame, or one segment of it, fared at a destination.
 type Sent = Result<(), DropReason>;
+
+/// What came of one frame at a destination: as many frames as it had to be cut into.
+#[derive(Clone, Copy, Default)]
+struct Fared {
+    packets: u64,
+    bytes: u64,
+    lost: Option<(DropReason, u64)>,
+}
+
+impl Fared {
+    /// A frame of this length that had to be sent as one.
+    fn whole(sent: Sent, bytes: usize) -> Self {
+        let mut fared = Self::default();
+        fared.add(sent, bytes, 1);
+        fared
+    }
+
+    /// One more, of this length; `left` are lost if it is. Whether it was taken.
+    fn add(&mut self, sent: Sent, bytes: usize, left: usize) -> bool {
+        match sent {
+            Ok(()) => {
+                self.packets += 1;
+                self.bytes += bytes as u64;
+            }
+            Err(reason) => self.lost = Some((reason, left as u64)),
+        }
+        sent.is_ok()
+    }
+}
 
 impl Deliverer {
     pub fn new(worker: usize) -> io::Result<Self> {
@@ -53,21 +82,21 @@ impl Deliverer {
             match share[0].dest {
                 Dest::Vport(vport) => match config.port(vport) {
                     Some(port) => self.give_port(share, frames, port),
-                    None => {
-                        from.counters.lose(
-                            self.worker,
-                            DropReason::NoDestination,
-                            share.len() as u64,
-                        );
-                    }
+                    None => self.no_destination(share, from),
                 },
-                Dest::Representor(vport) => {
-                    if let Some(port) = config.port(vport) {
-                        self.give_representor(share, frames, port);
-                    }
-                }
+                Dest::Representor(vport) => match config.port(vport) {
+                    Some(port) => self.give_representor(share, frames, port),
+                    None => self.no_destination(share, from),
+                },
             }
         }
+    }
+
+    /// The port has gone since this was decided.
+    fn no_destination(&self, share: &[Delivery], from: &Port) {
+        let lost = share.len() as u64;
+        from.counters
+            .lose(self.worker, DropReason::NoDestination, lost);
     }
 
     fn give_port(&mut self, share: &[Delivery], frames: &[Frame<'_>], port: &Port) {
@@ -82,8 +111,8 @@ impl Deliverer {
                         taps => &taps[frame.flow_hash() as usize % taps.len()],
                     };
                     let send = |b: &[IoSlice<'_>]| tap.send(b).map_err(port_reason);
-                    let sent = self.give_netdev(delivery.vlan, frame, tap.offloads(), send);
-                    self.count(port, Counted::Rx, delivery.vlan, frame, sent);
+                    let fared = self.give_netdev(delivery.vlan, frame, tap.offloads(), send);
+                    self.count(port, Counted::Rx, fared);
                 }
             }
             Endpoint::Uplink(Uplink::None) => {
@@ -95,8 +124,8 @@ impl Deliverer {
                     let frame = &frames[usize::from(delivery.frame)];
                     let offloads = uplink.offloads();
                     let send = |b: &[IoSlice<'_>]| uplink.send(b).map_err(port_reason);
-                    let sent = self.give_netdev(delivery.vlan, frame, offloads, send);
-                    self.count(port, Counted::Rx, delivery.vlan, frame, sent);
+                    let fared = self.give_netdev(delivery.vlan, frame, offloads, send);
+                    self.count(port, Counted::Rx, fared);
                 }
             }
         }
@@ -117,17 +146,20 @@ impl Deliverer {
                     _ => DropReason::RepresentorDown,
                 })
             };
-            let sent = self.give_netdev(delivery.vlan, frame, tap.offloads(), send);
-            self.count(port, Counted::RepresentorRx, delivery.vlan, frame, sent);
+            let fared = self.give_netdev(delivery.vlan, frame, tap.offloads(), send);
+            self.count(port, Counted::RepresentorRx, fared);
         }
     }
 
-    fn count(&self, port: &Port, what: Counted, vlan: VlanOp, frame: &Frame<'_>, sent: Sent) {
-        match sent {
-            Ok(()) => port
-                .counters
-                .count(self.worker, what, 1, frame.len_after(vlan) as u64),
-            Err(reason) => port.counters.lose(self.worker, reason, 1),
+    fn count(&self, port: &Port, what: Counted, fared: Fared) {
+        let Fared {
+            packets,
+            bytes,
+            lost,
+        } = fared;
+        port.counters.count(self.worker, what, packets, bytes);
+        if let Some((reason, packets)) = lost {
+            port.counters.lose(self.worker, reason, packets);
         }
     }
 
@@ -137,7 +169,7 @@ impl Deliverer {
         frame: &Frame<'_>,
         takes: RxOffloads,
         send: impl Fn(&[IoSlice<'_>]) -> Sent,
-    ) -> Sent {
+    ) -> Fared {
         let flat = frame.flatten(vlan, &mut self.flat);
         let offload = frame.offload_after(vlan);
         finish(flat, offload, takes, &mut self.segment, |header, bytes| {
@@ -190,23 +222,26 @@ impl Deliverer {
         let queue = guard.as_mut().expect("filtered above");
         let wants = Wants::of(queue);
         let mut ring = queue.ring.fill(&mut self.scratch, share.len());
-        let (mut packets, mut bytes) = (0, 0);
+        let mut all = Fared::default();
         let mut fault = None;
         for delivery in share {
             let frame = &frames[usize::from(delivery.frame)];
             let local = (&mut self.flat[..], &mut self.segment[..]);
             match fill_buffers(&mut ring, wants, frame, delivery.vlan, local) {
-                Ok(Ok(())) => {
-                    packets += 1;
-                    bytes += frame.len_after(delivery.vlan) as u64;
+                Ok(fared) => {
+                    all.packets += fared.packets;
+                    all.bytes += fared.bytes;
+                    if let Some((reason, packets)) = fared.lost {
+                        port.counters.lose(self.worker, reason, packets);
+                    }
                 }
-                Ok(Err(reason)) => port.counters.lose(self.worker, reason, 1),
                 Err(found) => {
                     port.counters.lose(self.worker, DropReason::NotConnected, 1);
                     fault = Some(found);
                 }
             }
         }
+        let (packets, bytes) = (all.packets, all.bytes);
         port.counters
             .count(self.worker, Counted::Rx, packets, bytes);
         drop(ring);
@@ -245,7 +280,7 @@ fn fill_buffers(
     frame: &Frame<'_>,
     vlan: VlanOp,
     local: (&mut [u8], &mut [u8]),
-) -> Result<Sent, RingFault> {
+) -> Result<Fared, RingFault> {
     if vlan == VlanOp::None
         && let Some(front) = frame.plain_front(wants.header_len)
     {
@@ -257,7 +292,7 @@ fn fill_buffers(
             Bytes::Local(_) => false,
         };
         if put {
-            return Ok(Ok(()));
+            return Ok(Fared::whole(Ok(()), frame.len));
         }
     }
     let offload = frame.offload_after(vlan);
@@ -266,18 +301,19 @@ fn fill_buffers(
         offload.to_hdr(wants.offloads).write(&mut header);
         let mut tag = [0; 4];
         let head = frame.head_pieces(vlan, &mut tag);
-        return put(ring, wants, &header, head, Some(frame));
+        let sent = put(ring, wants, &header, head, Some(frame))?;
+        return Ok(Fared::whole(sent, frame.len_after(vlan)));
     }
     let (flat, segment) = local;
     let flat = frame.flatten(vlan, flat);
     let mut fault = None;
-    let sent = finish(flat, offload, wants.offloads, segment, |header, bytes| {
+    let fared = finish(flat, offload, wants.offloads, segment, |header, bytes| {
         put(ring, wants, header, [bytes, &[], &[]], None).unwrap_or_else(|found| {
             fault = Some(found);
             Err(DropReason::NotConnected)
         })
     });
-    fault.map_or(Ok(sent), Err)
+    fault.map_or(Ok(fared), Err)
 }
 
 /// Put one frame into a ring: header, the pieces of its head, and the tail of `frame`, which is
@@ -326,25 +362,33 @@ fn finish(
     takes: RxOffloads,
     segment: &mut [u8],
     mut give: impl FnMut(&[u8; VNET_HDR_LEN], &[u8]) -> Sent,
-) -> Sent {
+) -> Fared {
     let mut header = [0; VNET_HDR_LEN];
     if offload.fits(takes) {
         offload.to_hdr(takes).write(&mut header);
-        return give(&header, flat);
+        return Fared::whole(give(&header, flat), flat.len());
     }
     if offload.gso.is_some() {
-        let segments = Segmenter::new(flat, &offload)?;
-        let mut n = 0;
-        while let Some(len) = segments.write(n, segment) {
-            give(&header, &segment[..len])?;
-            n += 1;
+        let segments = match Segmenter::new(flat, &offload) {
+            Ok(segments) => segments,
+            Err(reason) => return Fared::whole(Err(reason), flat.len()),
+        };
+        let (mut fared, count) = (Fared::default(), segments.count());
+        for n in 0..count {
+            let Some(len) = segments.write(n, segment) else {
+                break;
+            };
+            let sent = give(&header, &segment[..len]);
+            if !fared.add(sent, len, count - n) {
+                break;
+            }
         }
-        return Ok(());
+        return fared;
     }
     if let Some(csum) = offload.csum {
         finish_checksum(flat, csum);
     }
-    give(&header, flat)
+    Fared::whole(give(&header, flat), flat.len())
 }
 
 fn port_reason(error: SendError) -> DropReason {

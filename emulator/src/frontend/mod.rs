@@ -3,6 +3,8 @@
 //! It polls, uses one queue pair, and exists so that a demo, a test or a bench can send and
 //! receive real frames through real rings in the same process. It is no example of a fast driver.
 
+pub mod misbehave;
+
 use crate::ring::RingConfig;
 use crate::ring::driver::{DriverError, DriverQueue, QueueOptions, SharedArea};
 use crate::vhost::features;
@@ -99,7 +101,7 @@ pub enum ClientError {
 
 /// A driver attached to a channel. Dropping it hangs up.
 pub struct Client {
-    _frontend: Frontend,
+    frontend: Frontend,
     area: SharedArea,
     rx: Queue,
     tx: Queue,
@@ -221,6 +223,18 @@ fn ring_bytes(size: u16) -> u64 {
     DriverQueue::bytes(size).next_multiple_of(64)
 }
 
+/// How memory is described to a device.
+pub fn region(area: &SharedArea) -> VhostUserMemoryRegionInfo {
+    let spec = area.spec();
+    VhostUserMemoryRegionInfo {
+        guest_phys_addr: spec.gpa,
+        memory_size: spec.size,
+        userspace_addr: spec.uva,
+        mmap_offset: spec.mmap_offset,
+        mmap_handle: area.file().as_raw_fd(),
+    }
+}
+
 impl Client {
     /// Where the memory of a client is, guest physical.
     pub const AREA: u64 = 0x10_0000;
@@ -267,21 +281,14 @@ impl Client {
             .map_err(step("SET_PROTOCOL_FEATURES"))?;
         frontend.set_features(asked).map_err(step("SET_FEATURES"))?;
 
-        let spec = area.spec();
-        let region = VhostUserMemoryRegionInfo {
-            guest_phys_addr: spec.gpa,
-            memory_size: spec.size,
-            userspace_addr: spec.uva,
-            mmap_offset: spec.mmap_offset,
-            mmap_handle: area.file().as_raw_fd(),
-        };
         frontend
-            .set_mem_table(&[region])
+            .set_mem_table(&[region(&area)])
             .map_err(step("SET_MEM_TABLE"))?;
 
         let kick = Arc::new(EventFd::new(libc::EFD_NONBLOCK)?);
-        let mut rx = Queue::new(&area, spec.gpa, &kick, &options)?;
-        let mut tx = Queue::new(&area, spec.gpa + options.queue_bytes(), &kick, &options)?;
+        let at = area.spec().gpa;
+        let mut rx = Queue::new(&area, at, &kick, &options)?;
+        let mut tx = Queue::new(&area, at + options.queue_bytes(), &kick, &options)?;
         for _ in 0..options.queue_size {
             rx.offer(None);
         }
@@ -300,7 +307,7 @@ impl Client {
         // An answer means that everything before it has been done.
         frontend.get_features().map_err(step("GET_FEATURES"))?;
         Ok(Self {
-            _frontend: frontend,
+            frontend,
             area,
             rx,
             tx,
@@ -376,6 +383,11 @@ impl Client {
     /// The virtio-net header of the frame received last.
     pub fn last_header(&self) -> [u8; HEADER] {
         self.last_header
+    }
+
+    /// The connection, for requests beyond those that [`Client::connect`] makes.
+    pub fn frontend(&self) -> &Frontend {
+        &self.frontend
     }
 
     /// Where the transmit ring is and the memory it is in, for tests that misbehave.

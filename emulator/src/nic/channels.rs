@@ -143,10 +143,10 @@ impl Nic {
             check_mac(mac)?;
             self.check_mac_free(&state, vid(&spec), mac, Some(vport))?;
         }
-        if spec.mtu != old.mtu
-            && let Some(representor) = &entry.port.representor
-        {
-            self.set_representor_mtu(representor, spec.mtu)?;
+        if let Err(refused) = self.change_netdevs(&entry.port, &old, &spec) {
+            // Back, as far as it got.
+            let _ = self.change_netdevs(&entry.port, &spec, &old);
+            return Err(refused);
         }
         if (spec.mac, spec.vlan) != (old.mac, old.vlan) {
             let mut fdb = self.datapath.fdb().write();
@@ -168,28 +168,20 @@ impl Nic {
             config.trust = spec.trust;
             config.link_up = spec.link_up;
         });
-        match &entry.port.endpoint {
-            Endpoint::Rings(channel) => {
-                channel.configure(device_settings(&spec));
-                if let Some(session) = &entry.session {
-                    self.vhost.config_changed(session);
-                    if clear_fault && channel.driver_state().faulted {
-                        channel.clear_fault();
-                        self.vhost.reset(session);
-                    }
+        if let Endpoint::Rings(channel) = &entry.port.endpoint {
+            channel.configure(device_settings(&spec));
+            if let Some(session) = &entry.session {
+                self.vhost.config_changed(session);
+                let new_network = spec.vlan != old.vlan || (spec.link_up && !old.link_up);
+                if new_network {
+                    // Nobody there knows yet where the driver's addresses are.
+                    self.vhost.announce(session);
+                }
+                if clear_fault && channel.driver_state().faulted {
+                    channel.clear_fault();
+                    self.vhost.reset(session);
                 }
             }
-            Endpoint::Netdev(netdev) => {
-                let mac = spec.mac.filter(|_| spec.mac != old.mac);
-                let mtu = Some(u32::from(spec.mtu)).filter(|_| spec.mtu != old.mtu);
-                if mac.is_some() || mtu.is_some() {
-                    netdev.change(mac, mtu)?;
-                }
-                if spec.link_up != old.link_up {
-                    follow_link(&entry.port, netdev, spec.link_up)?;
-                }
-            }
-            Endpoint::Uplink(_) => {}
         }
         let entry = state
             .channels
@@ -446,6 +438,30 @@ impl Nic {
         if let Err(error) = representors.netdevs().delete(&ifindexes) {
             tracing::warn!(%error, "deleting representors at once; closing each");
         }
+    }
+
+    /// What of a change the kernel has to do, which is all that can fail.
+    fn change_netdevs(
+        &self,
+        port: &Port,
+        old: &ChannelSpec,
+        new: &ChannelSpec,
+    ) -> Result<(), Refused> {
+        let new_mtu = new.mtu != old.mtu;
+        if let Some(representor) = port.representor.as_ref().filter(|_| new_mtu) {
+            self.set_representor_mtu(representor, new.mtu)?;
+        }
+        if let Endpoint::Netdev(netdev) = &port.endpoint {
+            let mac = new.mac.filter(|_| new.mac != old.mac);
+            let mtu = new_mtu.then_some(u32::from(new.mtu));
+            if mac.is_some() || mtu.is_some() {
+                netdev.change(mac, mtu)?;
+            }
+            if new.link_up != old.link_up {
+                follow_link(port, netdev, new.link_up)?;
+            }
+        }
+        Ok(())
     }
 
     fn set_representor_mtu(&self, representor: &Representor, mtu: u16) -> Result<(), Refused> {

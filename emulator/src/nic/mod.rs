@@ -344,6 +344,11 @@ fn port_stats(port: &Port) -> VportStats {
         let (packets, bytes) = port.counters.total(what);
         Count { packets, bytes }
     };
+    let mut drops = port.counters.drops();
+    if let Endpoint::Uplink(uplink) = &port.endpoint {
+        drops.extend(uplink.lost());
+        drops.sort_unstable_by_key(|(reason, _)| *reason);
+    }
     VportStats {
         vport: port.id,
         channel: port.channel.clone(),
@@ -352,7 +357,7 @@ fn port_stats(port: &Port) -> VportStats {
         representor: port.representor.as_ref().map(|r| r.name.to_string()),
         representor_rx: count(Counted::RepresentorRx),
         representor_tx: count(Counted::RepresentorTx),
-        drops: port.counters.drops(),
+        drops,
     }
 }
 

@@ -5,6 +5,7 @@ use crate::relay::Relay;
 use crate::tap::{tap, tcp_transfer};
 use chanio_emu::nic::spec::UplinkSpec;
 use chanio_emu::port::{RECV_BUF_LEN, SendError, Uplink};
+use chanio_model::DropReason;
 use chanio_model::offload::{VnetHdr, gso_type};
 use std::io::{BufRead, BufReader, IoSlice};
 use std::process::{Command, Stdio};
@@ -220,4 +221,30 @@ fn a_wire_that_is_down_gone_or_too_narrow_says_so() {
         };
         assert!(why("packet:wire").contains("packet:wire is not allowed, must be a netdev that"));
     });
+}
+
+#[test]
+fn what_comes_faster_than_it_is_taken_is_counted() {
+    let Some((near, far)) = veth() else { return };
+    // Nobody else is to send there.
+    far.run(|| std::fs::write("/proc/sys/net/ipv6/conf/far/disable_ipv6", "1"))
+        .unwrap();
+    let (near_port, far_port) = (open(&near, "wire"), open(&far, "far"));
+    let long = [&frame(&[], 0)[..], &[0; 1300]].concat();
+    let sent: u64 = 30_000;
+    for _ in 0..sent {
+        // The far side's own queue may be full for a moment.
+        while send(&far_port, &long).is_err() {}
+    }
+    let mut buf = vec![0; RECV_BUF_LEN];
+    let mut taken = 0;
+    while let Some(len) = near_port.recv(&mut buf).unwrap() {
+        taken += u64::from(len == 12 + long.len());
+    }
+    let lost = near_port.lost();
+    assert!(
+        matches!(lost[..], [(DropReason::UplinkOverrun, n)] if n > 0 && n + taken == sent),
+        "{lost:?} and {taken} of {sent}"
+    );
+    assert_eq!(near_port.lost(), lost, "asking changes nothing");
 }

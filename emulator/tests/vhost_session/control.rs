@@ -3,6 +3,8 @@ use chanio_emu::ring::driver::DriverQueue;
 use chanio_model::Mac;
 use chanio_model::eswitch::RxMode;
 use std::time::{Duration, Instant};
+use vhost::vhost_user::VhostUserFrontend;
+use vhost::vhost_user::message::VhostUserConfigFlags;
 
 /// Answers are written here.
 const ANSWER: u64 = BUFFERS + 0x1_0000;
@@ -148,4 +150,41 @@ fn a_broken_control_ring_is_a_fault() {
     bench
         .device
         .wait_fault("control queue, ring 2: available index jumped");
+}
+
+#[test]
+fn a_driver_is_asked_to_announce_itself_until_it_says_it_has() {
+    let bench = Bench::new(1);
+    let mut client = bench.client();
+    let status = |client: &mut Client| {
+        let flags = VhostUserConfigFlags::empty();
+        client.frontend.get_config(6, 2, flags, &[0; 2]).unwrap().1
+    };
+    let mut queue = client.run(2, 0);
+    assert_eq!(status(&mut client), [1, 0]);
+    bench.server.announce(&bench.handle);
+    let start = Instant::now();
+    while status(&mut client) != [3, 0] {
+        assert!(start.elapsed() < Duration::from_secs(10), "not asked");
+    }
+    assert_eq!(command(&client, &mut queue, &[3, 0]), 0);
+    assert_eq!(status(&mut client), [1, 0]);
+}
+
+#[test]
+fn a_device_of_127_pairs_uses_all_that_the_protocol_can_number() {
+    let bench = Bench::new(127);
+    let mut client = bench.client();
+    // The last ring of all is the control queue; it has to be there for more than one pair.
+    let mut control = client.run(254, 0);
+    let queues: Vec<_> = (0..254).map(|index| client.run(index, 0)).collect();
+    assert_eq!(bench.device.with(|state| state.rings.len()), 254);
+    for (index, mut queue) in queues.into_iter().enumerate() {
+        queue.add_out(&[(BUFFERS, 60 + index as u32)]).unwrap();
+        queue.publish();
+        assert_eq!(bench.device.pop(index as u16), [60 + index as u32]);
+    }
+    assert_eq!(command(&client, &mut control, &[4, 0, 127, 0]), 0);
+    assert_eq!(bench.device.with(|state| state.active_pairs), Some(127));
+    assert_eq!(command(&client, &mut control, &[4, 0, 128, 0]), 1);
 }

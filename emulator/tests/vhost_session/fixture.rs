@@ -1,12 +1,12 @@
 //! A device that remembers what it was told, and a client to talk to it.
 
+pub use chanio_emu::frontend::region;
 use chanio_emu::ring::driver::{DriverQueue, QueueOptions, SharedArea};
 use chanio_emu::ring::{BURST, Burst};
 use chanio_emu::vhost::{Device, RingIndex, RingStart, SessionHandle, SessionSpec, VhostServer};
 use chanio_model::Mac;
 use chanio_model::eswitch::RxMode;
 use std::collections::BTreeMap;
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -300,17 +300,6 @@ impl Client {
             .set_vring_enable(usize::from(index), true)
             .unwrap();
         queue
-    }
-}
-
-pub fn region(area: &SharedArea) -> VhostUserMemoryRegionInfo {
-    let spec = area.spec();
-    VhostUserMemoryRegionInfo {
-        guest_phys_addr: spec.gpa,
-        memory_size: spec.size,
-        userspace_addr: spec.uva,
-        mmap_offset: spec.mmap_offset,
-        mmap_handle: area.file().as_raw_fd(),
     }
 }
 

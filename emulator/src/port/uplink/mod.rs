@@ -20,6 +20,7 @@ pub use spec::UplinkSpecError;
 use super::{SendError, Tap};
 use crate::nic::Refused;
 use crate::nic::spec::UplinkSpec;
+use chanio_model::DropReason;
 use chanio_model::offload::RxOffloads;
 use parking_lot::Mutex;
 use std::io::{self, IoSlice};
@@ -144,6 +145,14 @@ impl Uplink {
             Uplink::Tap(tap) => tap.offloads(),
             Uplink::Packet(port) => port.offloads(),
             Uplink::Capture(_) => RxOffloads::default(),
+        }
+    }
+
+    /// Frames that the netdev had and that never came out of [`Uplink::recv`], by reason.
+    pub fn lost(&self) -> Vec<(DropReason, u64)> {
+        match self {
+            Uplink::Packet(port) => port.lost().into_iter().filter(|(_, n)| *n > 0).collect(),
+            _ => Vec::new(),
         }
     }
 

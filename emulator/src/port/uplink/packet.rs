@@ -6,6 +6,7 @@ use super::packet_sys;
 use crate::nic::Refused;
 use crate::port::{IfName, SendError};
 use arrayvec::ArrayVec;
+use chanio_model::DropReason;
 use chanio_model::offload::{RxOffloads, VNET_HDR_LEN, VnetHdr, flags, gso_type};
 use chanio_model::wire::VLAN_TAG_LEN;
 use nix::errno::Errno;
@@ -32,6 +33,7 @@ pub struct PacketPort {
     fd: OwnedFd,
     offloads: RxOffloads,
     unsupported: AtomicU64,
+    overruns: AtomicU64,
 }
 
 impl PacketPort {
@@ -81,6 +83,7 @@ impl PacketPort {
             fd,
             offloads: kernel_offloads(),
             unsupported: AtomicU64::new(0),
+            overruns: AtomicU64::new(0),
         })
     }
 
@@ -171,10 +174,17 @@ impl PacketPort {
         self.offloads
     }
 
-    /// Frames that arrived in a form that a virtio-net header cannot describe (segments of SCTP or
-    /// of a tunnel) and were lost; `ethtool -K NETDEV gro off` avoids them.
-    pub fn unsupported(&self) -> u64 {
-        self.unsupported.load(Ordering::Relaxed)
+    /// Frames that were lost before they could be received: there was no room, or they came in a
+    /// form that a virtio-net header cannot describe (segments of SCTP or of a tunnel).
+    pub fn lost(&self) -> [(DropReason, u64); 2] {
+        // The kernel forgets what it has told.
+        let new = packet_sys::overruns(self.fd.as_fd()).unwrap_or(0);
+        let before = self.overruns.fetch_add(u64::from(new), Ordering::Relaxed);
+        let unsupported = self.unsupported.load(Ordering::Relaxed);
+        [
+            (DropReason::UplinkOverrun, before + u64::from(new)),
+            (DropReason::UplinkUnsupported, unsupported),
+        ]
     }
 }
 

@@ -63,6 +63,31 @@ fn set<T: Copy>(fd: BorrowedFd<'_>, option: c_int, value: &T) -> io::Result<()> 
     }
 }
 
+/// Frames that did not fit into the socket's buffer since this was last asked.
+pub(super) fn overruns(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut stats = libc::tpacket_stats {
+        tp_packets: 0,
+        tp_drops: 0,
+    };
+    let mut len = mem::size_of_val(&stats) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes at the pointer, which are the whole of `stats`,
+    // and the length to `len`; both live on this stack frame.
+    let done = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut stats).cast(),
+            &raw mut len,
+        )
+    };
+    if done < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(stats.tp_drops)
+    }
+}
+
 /// Begins to receive all that arrives at the netdev.
 ///
 /// Returns whether its frames have an Ethernet header.
