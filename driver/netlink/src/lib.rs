@@ -11,6 +11,7 @@ pub mod attr;
 pub mod devlink;
 mod error;
 pub mod genl;
+pub mod kernel;
 pub mod message;
 pub mod tc;
 

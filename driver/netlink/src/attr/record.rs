@@ -2,7 +2,8 @@
 
 /// Declares a struct whose fields are attributes of one set, all optional, with `read` and
 /// `write`. A field is `name: Type = ATTR`, `name: Type as Wire = ATTR` where it travels as
-/// another type, or `name: Type = ATTR & MASK_ATTR` for a value with a mask.
+/// another type, or `name: Type = ATTR & MASK_ATTR` for a value with a mask, followed
+/// by `unless whole` where iproute2 leaves a mask of all ones out.
 macro_rules! record {
     (@type $type:ty) => { Option<$type> };
     (@type $type:ty, $mask:ident) => { Option<$crate::attr::Masked<$type>> };
@@ -24,12 +25,19 @@ macro_rules! record {
             &$field.clone().map(|masked| masked.map(<$wire>::from)),
         )
     };
+    (@write $out:ident, $set:ident, $field:expr, $wire:ty, $attr:ident, $mask:ident, whole) => {
+        $out.put_partly_masked(
+            $set::$attr,
+            $set::$mask,
+            &$field.clone().map(|masked| masked.map(<$wire>::from)),
+        )
+    };
     (
         $(#[$doc:meta])*
         $vis:vis struct $name:ident of $set:ident {
             $(
                 $(#[$field_doc:meta])*
-                $field:ident: $type:ty $(as $wire:ty)? = $attr:ident $(& $mask:ident)?;
+                $field:ident: $type:ty $(as $wire:ty)? = $attr:ident $(& $mask:ident $(unless $whole:tt)?)?;
             )+
         }
     ) => {
@@ -61,7 +69,7 @@ macro_rules! record {
                 $(
                     $crate::attr::record!(
                         @write out, $set, self.$field,
-                        $crate::attr::record!(@wire $type $(, $wire)?), $attr $(, $mask)?
+                        $crate::attr::record!(@wire $type $(, $wire)?), $attr $(, $mask $(, $whole)?)?
                     );
                 )+
             }

@@ -13,7 +13,9 @@ pub trait Value: Sized {
     /// The mask under which all of it counts.
     fn all_ones(&self) -> Self;
     /// Whether the attribute is marked as holding others (NLA_F_NESTED).
-    const NESTED: bool = false;
+    fn is_nest(&self) -> bool {
+        false
+    }
 }
 
 /// A value and which bits of it count.

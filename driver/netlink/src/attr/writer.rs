@@ -47,7 +47,7 @@ impl Writer {
 
     /// An attribute with this value.
     pub fn put<T: Value>(&mut self, kind: u16, value: &T) {
-        let flag = if T::NESTED { NLA_F_NESTED } else { 0 };
+        let flag = if value.is_nest() { NLA_F_NESTED } else { 0 };
         self.attr(kind | flag, |out| value.emit(out));
     }
 
@@ -63,6 +63,19 @@ impl Writer {
         if let Some(masked) = masked {
             self.put(value, &masked.value);
             self.put(mask, &masked.mask);
+        }
+    }
+
+    /// A value and its mask, if there are, the mask only if not all of the value counts.
+    pub fn put_partly_masked<T: Value + PartialEq>(
+        &mut self,
+        value: u16,
+        mask: u16,
+        masked: &Option<Masked<T>>,
+    ) {
+        match masked {
+            Some(whole) if whole.mask == whole.value.all_ones() => self.put(value, &whole.value),
+            partly => self.put_masked(value, mask, partly),
         }
     }
 

@@ -93,10 +93,10 @@ pub struct Devlink {
 impl Devlink {
     /// A request with this command about this device.
     pub fn new(command: u16, handle: Handle) -> Self {
-        // The commands' numbers are kept as those of attributes; all fit a byte.
+        // Commands fit a byte. The version stays 0, as devlink(8) sends it; the kernel does not look.
         let header = Header {
             command: command as u8,
-            version: VERSION,
+            version: 0,
         };
         Devlink {
             header,

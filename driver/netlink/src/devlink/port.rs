@@ -87,13 +87,14 @@ record! {
 }
 
 impl Value for Function {
-    const NESTED: bool = true;
-
     fn parse(attr: &Attr<'_>) -> Result<Self> {
         Self::read(&attr.nest(&function::ALL)?)
     }
     fn emit(&self, out: &mut Writer) {
         self.write(out);
+    }
+    fn is_nest(&self) -> bool {
+        true
     }
     fn all_ones(&self) -> Self {
         self.clone()

@@ -41,13 +41,14 @@ record! {
 }
 
 impl Value for TrapStats {
-    const NESTED: bool = true;
-
     fn parse(attr: &Attr<'_>) -> Result<Self> {
         Self::read(&attr.nest(&stats::ALL)?)
     }
     fn emit(&self, out: &mut Writer) {
         self.write(out);
+    }
+    fn is_nest(&self) -> bool {
+        true
     }
     fn all_ones(&self) -> Self {
         TrapStats {

@@ -73,7 +73,7 @@ pub struct ExtAck {
     /// The offset of the nest that it should have been in.
     pub missing_in: Option<u32>,
     /// What the refused attribute must be like.
-    pub policy: Option<Policy>,
+    pub policy: Option<Box<Policy>>,
 }
 
 impl ExtAck {
@@ -88,7 +88,7 @@ impl ExtAck {
     fn read(table: &Table<'_>) -> Result<Self> {
         let told = Told::read(table)?;
         let policy = table.attr(nlmsgerr::POLICY);
-        let policy = policy.map(|attr| Policy::read(&attr.nest(&policy::ALL)?));
+        let policy = policy.map(|attr| Policy::read(&attr.nest(&policy::ALL)?).map(Box::new));
         Ok(ExtAck {
             message: told.message,
             offset: told.offset,

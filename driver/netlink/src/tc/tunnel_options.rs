@@ -100,7 +100,10 @@ pub struct TunnelOptions {
 }
 
 impl Value for TunnelOptions {
-    const NESTED: bool = true;
+    /// iproute2 marks all but Geneve's; the kernel takes either.
+    fn is_nest(&self) -> bool {
+        self.geneve.is_empty()
+    }
 
     fn parse(attr: &Attr<'_>) -> Result<Self> {
         let table = attr.nest(&opts::ALL)?;
@@ -119,7 +122,7 @@ impl Value for TunnelOptions {
 
     fn emit(&self, out: &mut Writer) {
         for option in &self.geneve {
-            out.nest(opts::GENEVE, |out| option.write(out));
+            out.attr(opts::GENEVE, |out| option.write(out));
         }
         if let Some(option) = &self.vxlan {
             out.nest(opts::VXLAN, |out| option.write(out));

@@ -79,9 +79,9 @@ record! {
     /// TCP's ports and flags.
     pub struct TcpKey of flower {
         /// Source.
-        src: u16 as Be<u16> = KEY_TCP_SRC & KEY_TCP_SRC_MASK;
+        src: u16 as Be<u16> = KEY_TCP_SRC & KEY_TCP_SRC_MASK unless whole;
         /// Destination.
-        dst: u16 as Be<u16> = KEY_TCP_DST & KEY_TCP_DST_MASK;
+        dst: u16 as Be<u16> = KEY_TCP_DST & KEY_TCP_DST_MASK unless whole;
         /// The header's twelve flags.
         flags: u16 as Be<u16> = KEY_TCP_FLAGS & KEY_TCP_FLAGS_MASK;
     }
@@ -90,18 +90,18 @@ record! {
     /// UDP's ports.
     pub struct UdpKey of flower {
         /// Source.
-        src: u16 as Be<u16> = KEY_UDP_SRC & KEY_UDP_SRC_MASK;
+        src: u16 as Be<u16> = KEY_UDP_SRC & KEY_UDP_SRC_MASK unless whole;
         /// Destination.
-        dst: u16 as Be<u16> = KEY_UDP_DST & KEY_UDP_DST_MASK;
+        dst: u16 as Be<u16> = KEY_UDP_DST & KEY_UDP_DST_MASK unless whole;
     }
 }
 record! {
     /// SCTP's ports.
     pub struct SctpKey of flower {
         /// Source.
-        src: u16 as Be<u16> = KEY_SCTP_SRC & KEY_SCTP_SRC_MASK;
+        src: u16 as Be<u16> = KEY_SCTP_SRC & KEY_SCTP_SRC_MASK unless whole;
         /// Destination.
-        dst: u16 as Be<u16> = KEY_SCTP_DST & KEY_SCTP_DST_MASK;
+        dst: u16 as Be<u16> = KEY_SCTP_DST & KEY_SCTP_DST_MASK unless whole;
     }
 }
 record! {
@@ -164,9 +164,9 @@ record! {
         /// The outer destination.
         v6_dst: Ipv6Addr = KEY_ENC_IPV6_DST & KEY_ENC_IPV6_DST_MASK;
         /// The outer UDP source.
-        src_port: u16 as Be<u16> = KEY_ENC_UDP_SRC_PORT & KEY_ENC_UDP_SRC_PORT_MASK;
+        src_port: u16 as Be<u16> = KEY_ENC_UDP_SRC_PORT & KEY_ENC_UDP_SRC_PORT_MASK unless whole;
         /// The outer UDP destination.
-        dst_port: u16 as Be<u16> = KEY_ENC_UDP_DST_PORT & KEY_ENC_UDP_DST_PORT_MASK;
+        dst_port: u16 as Be<u16> = KEY_ENC_UDP_DST_PORT & KEY_ENC_UDP_DST_PORT_MASK unless whole;
         /// The outer type of service.
         tos: u8 = KEY_ENC_IP_TOS & KEY_ENC_IP_TOS_MASK;
         /// The outer time to live.

@@ -1,0 +1,9 @@
+//! Unmodified programs ask, somebody else answers: what they ask is what chanio-netlink asks for
+//! the same.
+
+mod actions;
+mod basics;
+mod devlink;
+mod filters;
+mod flower;
+mod recorder;
