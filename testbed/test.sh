@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 testbed/setup.sh
 cargo build --workspace --bins
 cargo test --workspace --doc --quiet
-for target in descriptor_walk packet_parser flow_rule netlink_parse; do
+for target in descriptor_walk packet_parser action_executor flow_rule netlink_parse; do
     # A stable compiler runs cargo-fuzz when told to take unstable flags.
     RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz "$target" -- \
         -max_total_time="${FUZZ_SECONDS:-60}" -max_len=4096 -print_final_stats=1 2>&1 |

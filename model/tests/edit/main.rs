@@ -3,7 +3,9 @@
 mod cut;
 mod frames;
 mod naive;
+mod odd;
 mod ops;
+mod vectors;
 
 use chanio_model::edit::*;
 use chanio_model::offload::{Csum, Offload, finish_checksum};

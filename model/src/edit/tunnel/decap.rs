@@ -33,6 +33,12 @@ impl Packet {
         }
         // A checksum still to be finished in the headers that go away was the outer one.
         offload.csum = offload.csum.filter(|csum| usize::from(csum.start) >= inner);
+        let field = offload
+            .csum
+            .map(|csum| usize::from(csum.start) + usize::from(csum.offset));
+        if field.is_some_and(|at| at + 2 > end) && offload.gso.is_none() {
+            return Err(DropReason::BadOffload);
+        }
         offload.data_valid = false;
         offload.outer.copy_within(1.., 0);
         offload.outer[MAX_OUTER - 1] = Outer::default();
