@@ -274,10 +274,10 @@ impl Wants {
 /// Give one frame to a ring: as it is, or finished in `local` first, which has room for a whole
 /// frame and for a segment of it. The outer error is the ring's, the inner one the frame's.
 #[inline]
-fn fill_buffers(
-    ring: &mut Filling<'_>,
+fn fill_buffers<'f>(
+    ring: &mut Filling<'_, 'f>,
     wants: Wants,
-    frame: &Frame<'_>,
+    frame: &Frame<'f>,
     vlan: VlanOp,
     local: (&mut [u8], &mut [u8]),
 ) -> Result<Fared, RingFault> {
@@ -320,7 +320,7 @@ fn fill_buffers(
 /// copied from where the source has it.
 #[inline]
 fn put(
-    ring: &mut Filling<'_>,
+    ring: &mut Filling<'_, '_>,
     wants: Wants,
     header: &[u8; VNET_HDR_LEN],
     head: [&[u8]; 3],

@@ -51,7 +51,9 @@ unsafe fn copy_bytes(src: *const u8, dst: *mut u8, n: usize) {
             8..16 => ends::<8>(src, dst, n),
             16..32 => ends::<16>(src, dst, n),
             32..64 => ends::<32>(src, dst, n),
-            64..128 => ends::<64>(src, dst, n),
+            // Not twice.
+            64 => dst.cast::<[u8; 64]>().write(src.cast::<[u8; 64]>().read()),
+            65..128 => ends::<64>(src, dst, n),
             128..=256 => ends::<128>(src, dst, n),
             _ => src.copy_to_nonoverlapping(dst, n),
         }

@@ -11,7 +11,7 @@ use super::packed_chain::{Tables, walk};
 use super::packed_layout::{
     EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, Event, Meta, PackedLayout, Position,
 };
-use super::rx::{Ahead, Plain, RxScratch, prefetch_buffer};
+use super::rx::{Ahead, Plain, RxScratch};
 use super::split::{MAX_RING_SIZE, RingConfig};
 
 /// Descriptors in a line of the cache.
@@ -326,21 +326,10 @@ impl PackedRing {
         }
     }
 
-    /// Asks the cache for the next `n` buffers, and for the descriptors of as many behind them.
+    /// Asks the cache for the descriptors of the next `n` buffers.
     #[inline]
-    pub(super) fn prefetch_buffers(&self, n: usize) {
+    pub(super) fn prefetch_next(&self, n: usize) {
         let mut at = self.next_avail;
-        for _ in 0..n {
-            let first = self.layout.meta(at.index());
-            if !first.is_available(at) {
-                return;
-            }
-            let desc = first.desc(self.layout.addr(at.index()));
-            if let Some((segment, true)) = plain(&self.mem, desc) {
-                prefetch_buffer(segment);
-            }
-            at.advance(1, self.layout.size());
-        }
         let size = self.layout.size();
         for _ in 0..n.div_ceil(IN_A_LINE.into()) {
             // They will be written, too, as used ones.

@@ -53,7 +53,7 @@ impl Default for RxScratch {
 
 /// A ring being filled with the frames of one burst, until it is dropped.
 #[derive(Debug)]
-pub struct Filling<'r> {
+pub struct Filling<'r, 'f> {
     ring: &'r mut Ring,
     scratch: &'r mut RxScratch,
     /// How many frames there are in the burst.
@@ -62,12 +62,14 @@ pub struct Filling<'r> {
     settled: usize,
     /// ... and the next one after those that were put into but not yet taken off the ring.
     next: usize,
+    /// What is still to be copied into each of them.
+    fronts: [&'f [u8]; BURST],
 }
 
 /// Asks the cache for the front of a buffer: for writing, but for a line that has nothing but the
 /// virtio-net header, which most often stays as it is ([`Filling::put`]).
 #[inline]
-pub(super) fn prefetch_buffer(segment: Segment) {
+fn prefetch_buffer(segment: Segment) {
     let header = segment.ptr.as_ptr();
     let data = header.wrapping_add(VNET_HDR_LEN);
     if header.addr() / 64 != data.addr() / 64 {
@@ -120,13 +122,18 @@ impl Ring {
     /// Begins a burst of up to `frames` frames: looks up their buffers at once, so that one does
     /// not wait for the other's memory. Takes nothing yet.
     #[inline]
-    pub fn fill<'r>(&'r mut self, scratch: &'r mut RxScratch, frames: usize) -> Filling<'r> {
+    pub fn fill<'r, 'f>(
+        &'r mut self,
+        scratch: &'r mut RxScratch,
+        frames: usize,
+    ) -> Filling<'r, 'f> {
         let mut filling = Filling {
             ring: self,
             scratch,
             frames: frames.min(BURST),
             settled: 0,
             next: 0,
+            fronts: [&[]; BURST],
         };
         filling.look_ahead();
         filling
@@ -205,20 +212,12 @@ impl Ring {
 }
 
 impl SplitRing {
+    /// Asks the cache for the descriptors of the next `n` buffers, and where they will be used.
     #[inline]
-    fn prefetch_buffers(&self, n: usize) {
-        let table = self.layout().desc;
-        let known = self.known().min(2 * n);
-        for i in 0..known.min(n) {
-            if let Some((segment, true)) =
-                walk_plain(self.memory(), table, self.avail_head(i as u16))
-            {
-                prefetch_buffer(segment);
-            }
-        }
+    fn prefetch_next(&self, n: usize) {
         self.prefetch_used(n as u16);
-        // And the descriptors of the burst after that, which this will read next time.
-        for i in n..known {
+        let table = self.layout().desc;
+        for i in 0..self.known().min(n) {
             table.prefetch(self.avail_head(i as u16));
         }
     }
@@ -276,12 +275,12 @@ impl SplitRing {
     }
 }
 
-impl Filling<'_> {
+impl<'f> Filling<'_, 'f> {
     /// Puts a frame into the next buffer, as reserving, filling and committing would, if that is a
     /// plain one with room for it: `front`, and the bytes of `tail` from an offset on. False, and
     /// nothing done, if it is not: [`Filling::reserve`] then.
     #[inline(always)]
-    pub fn put(&mut self, front: &[u8], tail: Option<(Readable<'_>, usize)>) -> bool {
+    pub fn put(&mut self, front: &'f [u8], tail: Option<(Readable<'_>, usize)>) -> bool {
         if self.scratch.ahead.is_empty() {
             // As after a frame that was spread over several.
             self.look_ahead();
@@ -296,16 +295,12 @@ impl Filling<'_> {
         if (plain.segment.len as usize) < total {
             return false;
         }
-        let segment = [plain.segment];
-        let into = Writable::new(&segment, total as u32);
-        // The header is the same for nearly all frames, and drivers leave it in the buffer. Where
-        // it has a line to itself, what is not written need not be taken from the other side's
-        // cache, nor by it from ours: half of the lines of a small frame.
-        let same = into.starts_like(front);
-        into.copy_in(same, &front[same..]);
         if let Some((source, offset)) = tail {
+            let segment = [plain.segment];
+            let into = Writable::new(&segment, total as u32);
             into.copy_from(front.len(), source, offset, behind);
         }
+        self.fronts[self.next] = front;
         self.scratch.put[self.next] = total as u32;
         self.next += 1;
         true
@@ -338,27 +333,42 @@ impl Filling<'_> {
         }
     }
 
-    /// Takes off the ring what was put into. All at once: the positions of the ring are touched
-    /// once for a burst, and between frames there is nothing but their bytes.
+    /// Copies what was put, and takes its buffers off the ring.
+    ///
+    /// All at once, with nothing between the copies: a line that the other side has read has to be
+    /// taken back from its cache before it can be written, and a processor does that for several
+    /// lines at a time only as far as the stores that wait for it fit in its queue.
     #[inline]
     fn settle(&mut self) {
-        let (ahead, put) = (&self.scratch.ahead, &self.scratch.put);
         let range = self.settled..self.next;
-        self.ring.take_plain(&ahead[range.clone()], &put[range]);
+        let ahead = &self.scratch.ahead[range.clone()];
+        let put = &self.scratch.put[range.clone()];
+        let mut same = [0; BURST];
+        for ((plain, front), same) in ahead.iter().zip(&self.fronts[range.clone()]).zip(&mut same) {
+            // The header is the same for nearly all frames, and drivers leave it in the buffer.
+            // Where it has a line to itself, what is not written need not be taken from the other
+            // side's cache, nor by it from ours: half of the lines of a small frame.
+            *same = Writable::new(&[plain.segment], plain.segment.len).starts_like(front);
+        }
+        for ((plain, front), same) in ahead.iter().zip(&self.fronts[range]).zip(&same) {
+            Writable::new(&[plain.segment], plain.segment.len).copy_in(*same, &front[*same..]);
+        }
+        self.ring.take_plain(ahead, put);
         self.settled = self.next;
     }
 }
 
-impl Drop for Filling<'_> {
-    /// Ends the burst, and asks the cache for the buffers that the next one will fill. Drivers post
-    /// them long before, so that they can be fetched while other rings are served.
+impl Drop for Filling<'_, '_> {
+    /// Ends the burst, and asks the cache for the descriptors of the buffers that the next one will
+    /// fill. Drivers post them long before, so that they can be fetched while other rings are
+    /// served.
     #[inline]
     fn drop(&mut self) {
         self.settle();
         let n = self.scratch.ahead.len();
         match self.ring {
-            Ring::Split(ring) => ring.prefetch_buffers(n),
-            Ring::Packed(ring) => ring.prefetch_buffers(n),
+            Ring::Split(ring) => ring.prefetch_next(n),
+            Ring::Packed(ring) => ring.prefetch_next(n),
         }
     }
 }
