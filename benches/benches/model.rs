@@ -4,7 +4,7 @@
     reason = "criterion's macros generate undocumented items"
 )]
 
-use chanio_model::eswitch::{Change, Fdb, Meta, Mode, Outputs, Switch, VportConfig};
+use chanio_model::eswitch::{Arriving, Change, Fdb, Meta, Mode, Outputs, Switch, VportConfig};
 use chanio_model::flow::reference::LinearTables;
 use chanio_model::flow::{FlowKey, Rule, RuleSpec, Seen, Tables};
 use chanio_model::wire::{self, Parsed};
@@ -181,6 +181,15 @@ fn bench_fdb(c: &mut Criterion) {
     group.finish();
 }
 
+fn arriving<'a>(parsed: &'a Parsed, head: &'a [u8]) -> Arriving<'a> {
+    Arriving {
+        key: &parsed.key,
+        meta: Meta::new(60, parsed, None, 1, 0),
+        head,
+        offload: None,
+    }
+}
+
 fn bench_switch(c: &mut Criterion) {
     let mut group = c.benchmark_group("switch");
     let mut out = Outputs::default();
@@ -199,8 +208,7 @@ fn bench_switch(c: &mut Criterion) {
                     i += 1;
                     let frame = &frames[i % 64];
                     let parsed = wire::parse(frame, 60, VportId(1))?;
-                    let meta = Meta::new(60, &parsed, None, 1, 0);
-                    switch.from_vport(&fdb, &parsed.key, meta, &mut out)
+                    switch.from_vport(&fdb, arriving(&parsed, frame), &mut out)
                 });
                 assert_eq!(out.list.len(), 1);
             });
@@ -209,8 +217,7 @@ fn bench_switch(c: &mut Criterion) {
         let mut flood = parsed(1, 2);
         flood.key.eth_dst = Mac::BROADCAST;
         group.bench_function(BenchmarkId::new("legacy_broadcast", count), |b| {
-            let meta = Meta::new(60, &flood, None, 1, 0);
-            b.iter(|| switch.from_vport(&fdb, &flood.key, meta, &mut out));
+            b.iter(|| switch.from_vport(&fdb, arriving(&flood, &[]), &mut out));
             assert_eq!(out.list.len(), count as usize);
         });
     }
@@ -229,8 +236,7 @@ fn bench_switch(c: &mut Criterion) {
                 i += 1;
                 let frame = &frames[i % 64];
                 let parsed = wire::parse(frame, 60, VportId(1))?;
-                let meta = Meta::new(60, &parsed, None, 1, 0);
-                switch.from_vport(&fdb, &parsed.key, meta, &mut out)
+                switch.from_vport(&fdb, arriving(&parsed, frame), &mut out)
             });
             assert_eq!((out.list.len(), out.missed), (1, count == 0));
         });

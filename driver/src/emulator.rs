@@ -211,11 +211,10 @@ impl Nic for Emulator {
         Ok(list.into_iter().map(representor).collect())
     }
 
-    fn add_flows(&mut self, rules: Vec<String>) -> Result<Vec<u64>, DeviceError> {
+    fn add_flows(&mut self, rules: Vec<String>, replace: bool) -> Result<Vec<u64>, DeviceError> {
         let mut client = self.client.clone();
-        Ok(self
-            .call(client.add_flows(proto::AddFlowsRequest { rules }))?
-            .ids)
+        let request = proto::AddFlowsRequest { rules, replace };
+        Ok(self.call(client.add_flows(request))?.ids)
     }
 
     fn del_flows(&mut self, ids: &[u64]) -> Result<(), DeviceError> {
@@ -395,6 +394,12 @@ fn flow(f: proto::Flow) -> Flow {
         }
     }
     let actions = parts.map(str::to_owned).collect();
+    let seen = |a: proto::FlowAction| FlowAction {
+        action: a.action,
+        packets: a.packets,
+        bytes: a.bytes,
+        idle_ns: a.idle_ns,
+    };
     Flow {
         id: f.id,
         rule: f.rule,
@@ -405,6 +410,8 @@ fn flow(f: proto::Flow) -> Flow {
         packets: f.packets,
         bytes: f.bytes,
         idle_ns: f.idle_ns,
+        chain: f.chain,
+        action_stats: f.actions.into_iter().map(seen).collect(),
     }
 }
 

@@ -23,8 +23,9 @@ pub trait Nic {
     fn channels(&mut self, names: &[String]) -> Result<Vec<Channel>, DeviceError>;
     /// Representors that exist.
     fn representors(&mut self) -> Result<Vec<Representor>, DeviceError>;
-    /// Add flow rules in their text form, all or none.
-    fn add_flows(&mut self, rules: Vec<String>) -> Result<Vec<u64>, DeviceError>;
+    /// Add flow rules in their text form, all or none; with `replace`, each in the place of the
+    /// one of its chain and priority that matches the same.
+    fn add_flows(&mut self, rules: Vec<String>, replace: bool) -> Result<Vec<u64>, DeviceError>;
     /// Remove flow rules, all or none.
     fn del_flows(&mut self, ids: &[u64]) -> Result<(), DeviceError>;
     /// Remove every flow rule; how many.
@@ -226,6 +227,23 @@ pub struct Flow {
     /// Bytes of those packets.
     pub bytes: u64,
     /// Nanoseconds since a packet last took it; `null`: never.
+    pub idle_ns: Option<u64>,
+    /// Packets begin in 0.
+    pub chain: u32,
+    /// What got to each of its actions, in their order.
+    pub action_stats: Vec<FlowAction>,
+}
+
+/// What got to one action of a rule.
+#[derive(Clone, Debug, Serialize)]
+pub struct FlowAction {
+    /// The action as text.
+    pub action: String,
+    /// Packets that got to it.
+    pub packets: u64,
+    /// Bytes of those packets.
+    pub bytes: u64,
+    /// Nanoseconds since one last did; `null`: never.
     pub idle_ns: Option<u64>,
 }
 

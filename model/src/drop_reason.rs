@@ -49,6 +49,7 @@ drop_reasons! {
     VlanNotAllowed, "vlan_not_allowed", "From: the channel has a port VLAN and sent a tagged frame.";
     RuleDrop, "rule_drop", "From: a flow rule's action is drop.";
     RuleTarget, "rule_target", "From: a flow rule sends to a vport that no longer exists.";
+    Policed, "policed", "From: a flow rule's police action dropped it: more came than may pass.";
     TooManyJumps, "too_many_jumps", "From: flow rules sent the packet from chain to chain more often than 16 times.";
     SamePort, "same_port", "From: the destination is the port the frame came from.";
     NoDestination, "no_destination", "From: no port to send to.";

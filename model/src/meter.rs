@@ -70,7 +70,8 @@ impl MeterSpec {
     /// `tc_calc_rtable`, `tcf_police_init`).
     pub const DEFAULT_MTU: u32 = 255 << 3;
 
-    fn check(&self) -> Result<(), MeterError> {
+    /// Whether it measures something.
+    pub fn check(&self) -> Result<(), MeterError> {
         match (self.bytes, self.packets, self.mtu) {
             (Some(_), Some(_), _) => return Err(MeterError::TwoRates),
             (None, None, None) => return Err(MeterError::Nothing),

@@ -55,13 +55,15 @@ proptest! {
         }
         let mut hits = 0;
         for key in &keys {
-            let want = found(slow.lookup(0, Seen::plain(key)));
-            prop_assert_eq!(found(fast.lookup(0, Seen::plain(key))), want);
-            hits += usize::from(want.is_some());
+            for chain in 0..4 {
+                let want = found(slow.lookup(chain, Seen::plain(key)));
+                prop_assert_eq!(found(fast.lookup(chain, Seen::plain(key))), want);
+                hits += usize::from(want.is_some());
+            }
         }
         prop_assert!(hits > 0 || fast.len() < 20, "the test must not look at misses only");
-        let masks: std::collections::HashSet<FlowKey> =
-            fast.iter().map(|r| r.spec().matches.mask).collect();
+        let masks: std::collections::HashSet<(u32, FlowKey)> =
+            fast.iter().map(|r| (r.spec().chain, r.spec().matches.mask)).collect();
         prop_assert_eq!(fast.masks(), masks.len());
     }
 

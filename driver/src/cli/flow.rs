@@ -15,6 +15,9 @@ pub enum Command {
     ///
     /// chanio flow add prio 10 in_port web1 dst_ip 10.0.0.0/8 ip_proto tcp action redirect web2
     Add {
+        /// Each in the place of the one of its chain and priority that matches the same
+        #[arg(long)]
+        replace: bool,
         /// Rules from a file, one a line, # for comments; all or none
         #[arg(long, value_name = "FILE", conflicts_with = "words")]
         file: Option<PathBuf>,
@@ -35,12 +38,20 @@ pub enum Command {
     /// Remove all rules
     Flush,
     /// All rules with their counters
-    Show,
+    Show {
+        /// With those of each action
+        #[arg(long)]
+        actions: bool,
+    },
 }
 
 pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
     match command {
-        Command::Add { file, words } => {
+        Command::Add {
+            replace,
+            file,
+            words,
+        } => {
             let rules = match file {
                 None => vec![words.join(" ")],
                 Some(path) => {
@@ -52,7 +63,7 @@ pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
                     lines.filter(|l| !l.is_empty()).map(str::to_owned).collect()
                 }
             };
-            let ids = nic.add_flows(rules)?;
+            let ids = nic.add_flows(rules, replace)?;
             if out.is_json() {
                 return Ok(out.json(&serde_json::json!({ "ids": ids }))?);
             }
@@ -67,7 +78,28 @@ pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
             let deleted = nic.flush_flows()?;
             Ok(out.done(&serde_json::json!({ "deleted": deleted }))?)
         }
-        Command::Show => {
+        Command::Show { actions: true } if !out.is_json() => {
+            let heading = ["ID", "ACTION", "PACKETS", "BYTES", "IDLE (s)"];
+            let flows = nic.flows()?;
+            let list = |f: &chanio::nic::Flow| {
+                let id = f.id;
+                f.action_stats
+                    .iter()
+                    .map(move |a| (id, a.clone()))
+                    .collect::<Vec<_>>()
+            };
+            let all: Vec<_> = flows.iter().flat_map(list).collect();
+            Ok(out.list(&all, heading, |(id, a)| {
+                [
+                    id.to_string(),
+                    a.action.clone(),
+                    a.packets.to_string(),
+                    a.bytes.to_string(),
+                    idle(a.idle_ns),
+                ]
+            })?)
+        }
+        Command::Show { .. } => {
             let heading = ["ID", "PACKETS", "BYTES", "IDLE (s)", "RULE"];
             Ok(out.list(&nic.flows()?, heading, |f| {
                 [

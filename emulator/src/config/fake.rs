@@ -288,6 +288,23 @@ impl NicApi for Fake {
         })
     }
 
+    fn replace_rules(&self, specs: Vec<RuleSpec>) -> Result<Vec<RuleId>, Refused> {
+        let place = |spec: &RuleSpec| (spec.chain, spec.priority, spec.matches.clone());
+        let ids = self.add_rules(specs)?;
+        self.atomically(|state| {
+            let one = |id: &RuleId| {
+                let spec = state.rules[id].clone();
+                let mut older = state.rules.iter().filter(|(old, _)| *old < id);
+                let same = older.find(|(_, old)| place(old) == place(&spec));
+                let Some((&old, _)) = same else { return *id };
+                state.rules.remove(id);
+                state.rules.insert(old, spec);
+                old
+            };
+            Ok(ids.iter().map(one).collect())
+        })
+    }
+
     fn del_rules(&self, ids: &[RuleId]) -> Result<(), Refused> {
         self.atomically(|state| {
             let gone = ids.iter().find(|id| state.rules.remove(id).is_none());
@@ -306,6 +323,7 @@ impl NicApi for Fake {
             packets: 0,
             bytes: 0,
             idle_ns: None,
+            actions: Vec::new(),
         };
         self.0.lock().rules.iter().map(info).collect()
     }

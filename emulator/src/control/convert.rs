@@ -7,6 +7,7 @@ use crate::nic::edge::{self, DEFAULT_MTU, MTU, QUEUES, shown};
 use crate::nic::spec::*;
 use crate::nic::{PortNames, Refused};
 use chanio_model::eswitch::Mode;
+use chanio_model::flow::Action;
 use chanio_model::{ChannelName, Mac};
 use ipnet::IpNet;
 
@@ -122,7 +123,20 @@ pub fn flow(names: &PortNames, info: &RuleInfo) -> proto::Flow {
         packets: info.packets,
         bytes: info.bytes,
         idle_ns: info.idle_ns,
+        actions: flow_actions(names, info),
+        chain: info.spec.chain,
     }
+}
+
+fn flow_actions(names: &PortNames, info: &RuleInfo) -> Vec<proto::FlowAction> {
+    let actions = info.spec.actions.iter().zip(&info.actions);
+    let one = |(action, seen): (&Action, &ActionInfo)| proto::FlowAction {
+        action: names.action(action),
+        packets: seen.packets,
+        bytes: seen.bytes,
+        idle_ns: seen.idle_ns,
+    };
+    actions.map(one).collect()
 }
 
 /// An address as listed.

@@ -157,7 +157,7 @@ impl Control for Service {
         &self,
         asked: Request<proto::AddFlowsRequest>,
     ) -> Reply<proto::AddFlowsResponse> {
-        let rules = asked.into_inner().rules;
+        let proto::AddFlowsRequest { rules, replace } = asked.into_inner();
         let ids = self.ask_alone(move |nic| {
             let names = |name: &str| nic.vport_by_name(name);
             let parse = |(i, text): (usize, &String)| {
@@ -165,7 +165,11 @@ impl Control for Service {
                 spec.map_err(|e| e.item("rules", i, rules.len()))
             };
             let specs: Result<Vec<_>> = rules.iter().enumerate().map(parse).collect();
-            Ok(nic.add_rules(specs?)?)
+            Ok(if replace {
+                nic.replace_rules(specs?)?
+            } else {
+                nic.add_rules(specs?)?
+            })
         });
         let ids = ids.await?.into_iter().map(|RuleId(id)| id).collect();
         Ok(Response::new(proto::AddFlowsResponse { ids }))

@@ -7,7 +7,8 @@ use crate::port::{Counted, Port};
 use crate::ring::BURST;
 use arrayvec::ArrayVec;
 use chanio_model::eswitch::{
-    Dest, Fdb, FlowCache, LearnOutcome, Meta, Output, Outputs, Slot, VlanOp,
+    Arriving, Dest, Fdb, FlowCache, HeadId, Heads, LearnOutcome, Meta, Output, Outputs, Slot,
+    VlanOp,
 };
 use chanio_model::flow::FlowKey;
 use chanio_model::{DropReason, Mac, Nanos, VportId, wire};
@@ -20,6 +21,8 @@ pub struct Delivery {
     pub order: u64,
     pub dest: Dest,
     pub vlan: VlanOp,
+    /// Its first bytes, in [`Classifier::heads`].
+    pub head: HeadId,
     /// Position in the burst.
     pub frame: u16,
 }
@@ -61,9 +64,14 @@ impl Classifier {
         Self {
             worker,
             cache: FlowCache::default(),
-            outputs: Outputs::default(),
+            outputs: Outputs::for_worker(worker),
             learn: Vec::new(),
         }
+    }
+
+    /// The first bytes of the burst's frames that were rewritten.
+    pub fn heads(&self) -> &Heads {
+        &self.outputs.heads
     }
 
     /// Fill `deliveries`, ordered by destination and, within one, as the frames came. Counts what
@@ -91,6 +99,7 @@ impl Classifier {
             .count(self.worker, counted, frames.len() as u64, bytes);
         let fdb = arrival.fdb.read();
         config.switch.begin_burst(&mut self.cache);
+        self.outputs.begin_burst();
         let may_repeat = origin == Origin::Vport && config.switch.repeats();
         for (index, frame) in (0..).zip(frames.iter_mut()) {
             if may_repeat
@@ -105,15 +114,15 @@ impl Classifier {
             }
             match self.parse(port.id, config, frame, index) {
                 Ok(parsed) if may_repeat => {
-                    self.decide(arrival, &fdb, frame.len, &parsed, deliveries);
+                    self.decide(arrival, &fdb, frame, &parsed, deliveries);
                 }
                 Ok(frame) => parsed.push(frame),
                 Err(reason) => port.counters.lose(self.worker, reason, 1),
             }
         }
         for parsed in &parsed {
-            let len = frames[usize::from(parsed.frame)].len;
-            self.decide(arrival, &fdb, len, parsed, deliveries);
+            let frame = &frames[usize::from(parsed.frame)];
+            self.decide(arrival, &fdb, frame, parsed, deliveries);
         }
         drop(fdb);
         self.learn(arrival.fdb, arrival.now);
@@ -126,7 +135,7 @@ impl Classifier {
         &mut self,
         arrival: Arrival<'_>,
         fdb: &Fdb,
-        len: usize,
+        frame: &Frame<'_>,
         parsed: &ParsedFrame,
         deliveries: &mut Vec<Delivery>,
     ) {
@@ -138,16 +147,22 @@ impl Classifier {
             ..
         } = arrival;
         let meta = Meta {
-            len: len as u32,
+            len: frame.len as u32,
             l3_len: parsed.l3_len,
             now,
             shard: self.worker,
         };
-        let (switch, key, out) = (&config.switch, &parsed.key, &mut self.outputs);
+        let (switch, out) = (&config.switch, &mut self.outputs);
         let cache = &mut self.cache;
+        let packet = Arriving {
+            key: &parsed.key,
+            meta,
+            head: frame.head(),
+            offload: frame.noted_offload(),
+        };
         let decided = match origin {
-            Origin::Vport => switch.from_vport_cached(cache, parsed.slot, fdb, key, meta, out),
-            Origin::Representor => switch.from_representor(port.id, key, meta, out),
+            Origin::Vport => switch.from_vport_cached(cache, parsed.slot, fdb, packet, out),
+            Origin::Representor => switch.from_representor(port.id, &parsed.key, meta, out),
         };
         if let Err(reason) = decided {
             return port.counters.lose(self.worker, reason, 1);
@@ -209,6 +224,7 @@ fn delivery(output: &Output, frame: u16) -> Delivery {
         order: place << 16 | u64::from(frame),
         dest: output.dest,
         vlan: output.vlan,
+        head: output.head,
         frame,
     }
 }

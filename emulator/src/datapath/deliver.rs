@@ -1,13 +1,13 @@
 //! Giving each destination its share of a burst.
 
 use super::classify::Delivery;
-use super::frame::{Bytes, Frame, MAX_FRAME};
+use super::frame::{Bytes, Frame, Leaving, MAX_LEAVING};
 use super::published::Config;
 use crate::port::{Channel, Counted, Endpoint, Port, RxQueue, SendError, Uplink};
 use crate::ring::{Filling, Notifier, Reserve, RingFault, RxScratch};
 use crate::vhost::Device;
 use chanio_model::DropReason;
-use chanio_model::eswitch::{Dest, VlanOp};
+use chanio_model::eswitch::{Dest, Heads, VlanOp};
 use chanio_model::offload::{Offload, RxOffloads, Segmenter, VNET_HDR_LEN, finish_checksum};
 use parking_lot::MutexGuard;
 use std::io::{self, IoSlice};
@@ -24,6 +24,30 @@ pub struct Deliverer {
     spread: Vec<Delivery>,
     /// How the worker calls drivers.
     pub notifier: Notifier,
+}
+
+/// The frames that deliveries are about.
+#[derive(Clone, Copy)]
+pub struct Classified<'b, 'a> {
+    /// As they came.
+    pub frames: &'b [Frame<'a>],
+    /// The first bytes of those that were rewritten.
+    pub heads: &'b Heads,
+}
+
+impl<'b, 'a> Classified<'b, 'a> {
+    /// The frame as it came.
+    #[inline]
+    fn frame(&self, delivery: &Delivery) -> &'b Frame<'a> {
+        &self.frames[usize::from(delivery.frame)]
+    }
+
+    /// The frame as it is to be delivered.
+    #[inline]
+    fn leaving(&self, delivery: &Delivery) -> Leaving<'b> {
+        let edited = self.heads.get(delivery.head);
+        self.frame(delivery).leaving(edited, delivery.vlan)
+    }
 }
 
 /// How one frame, or one segment of it, fared at a destination.
@@ -62,8 +86,8 @@ impl Deliverer {
     pub fn new(worker: usize) -> io::Result<Self> {
         Ok(Self {
             worker,
-            flat: vec![0; MAX_FRAME + 4],
-            segment: vec![0; MAX_FRAME + 4],
+            flat: vec![0; MAX_LEAVING],
+            segment: vec![0; MAX_LEAVING],
             scratch: RxScratch::default(),
             spread: Vec::new(),
             notifier: Notifier::new()?,
@@ -74,18 +98,18 @@ impl Deliverer {
     pub fn deliver(
         &mut self,
         deliveries: &[Delivery],
-        frames: &[Frame<'_>],
+        burst: Classified<'_, '_>,
         from: &Port,
         config: &Config,
     ) {
         for share in deliveries.chunk_by(|a, b| a.dest == b.dest) {
             match share[0].dest {
                 Dest::Vport(vport) => match config.port(vport) {
-                    Some(port) => self.give_port(share, frames, port),
+                    Some(port) => self.give_port(share, burst, port),
                     None => self.no_destination(share, from),
                 },
                 Dest::Representor(vport) => match config.port(vport) {
-                    Some(port) => self.give_representor(share, frames, port),
+                    Some(port) => self.give_representor(share, burst, port),
                     None => self.no_destination(share, from),
                 },
             }
@@ -99,19 +123,22 @@ impl Deliverer {
             .lose(self.worker, DropReason::NoDestination, lost);
     }
 
-    fn give_port(&mut self, share: &[Delivery], frames: &[Frame<'_>], port: &Port) {
+    fn give_port(&mut self, share: &[Delivery], burst: Classified<'_, '_>, port: &Port) {
         match &port.endpoint {
-            Endpoint::Rings(channel) => self.fill_rings(share, frames, port, channel),
+            Endpoint::Rings(channel) => self.fill_rings(share, burst, port, channel),
             Endpoint::Netdev(netdev) => {
                 let taps = &netdev.queues;
                 for delivery in share {
-                    let frame = &frames[usize::from(delivery.frame)];
                     let tap = match &taps[..] {
                         [tap] => tap,
-                        taps => &taps[frame.flow_hash() as usize % taps.len()],
+                        taps => {
+                            let hash = burst.frame(delivery).flow_hash();
+                            &taps[hash as usize % taps.len()]
+                        }
                     };
+                    let leaving = burst.leaving(delivery);
                     let send = |b: &[IoSlice<'_>]| tap.send(b).map_err(port_reason);
-                    let fared = self.give_netdev(delivery.vlan, frame, tap.offloads(), send);
+                    let fared = self.give_netdev(&leaving, tap.offloads(), send);
                     self.count(port, Counted::Rx, fared);
                 }
             }
@@ -121,17 +148,17 @@ impl Deliverer {
             }
             Endpoint::Uplink(uplink) => {
                 for delivery in share {
-                    let frame = &frames[usize::from(delivery.frame)];
+                    let leaving = burst.leaving(delivery);
                     let offloads = uplink.offloads();
                     let send = |b: &[IoSlice<'_>]| uplink.send(b).map_err(port_reason);
-                    let fared = self.give_netdev(delivery.vlan, frame, offloads, send);
+                    let fared = self.give_netdev(&leaving, offloads, send);
                     self.count(port, Counted::Rx, fared);
                 }
             }
         }
     }
 
-    fn give_representor(&mut self, share: &[Delivery], frames: &[Frame<'_>], port: &Port) {
+    fn give_representor(&mut self, share: &[Delivery], burst: Classified<'_, '_>, port: &Port) {
         let Some(representor) = &port.representor else {
             port.counters
                 .lose(self.worker, DropReason::NoRepresentor, share.len() as u64);
@@ -139,14 +166,14 @@ impl Deliverer {
         };
         let tap = &representor.tap;
         for delivery in share {
-            let frame = &frames[usize::from(delivery.frame)];
+            let leaving = burst.leaving(delivery);
             let send = |b: &[IoSlice<'_>]| {
                 tap.send(b).map_err(|error| match error {
                     SendError::Full => DropReason::RepresentorFull,
                     _ => DropReason::RepresentorDown,
                 })
             };
-            let fared = self.give_netdev(delivery.vlan, frame, tap.offloads(), send);
+            let fared = self.give_netdev(&leaving, tap.offloads(), send);
             self.count(port, Counted::RepresentorRx, fared);
         }
     }
@@ -165,13 +192,12 @@ impl Deliverer {
 
     fn give_netdev(
         &mut self,
-        vlan: VlanOp,
-        frame: &Frame<'_>,
+        leaving: &Leaving<'_>,
         takes: RxOffloads,
         send: impl Fn(&[IoSlice<'_>]) -> Sent,
     ) -> Fared {
-        let flat = frame.flatten(vlan, &mut self.flat);
-        let offload = frame.offload_after(vlan);
+        let flat = leaving.flatten(&mut self.flat);
+        let offload = leaving.offload();
         finish(flat, offload, takes, &mut self.segment, |header, bytes| {
             send(&[IoSlice::new(header), IoSlice::new(bytes)])
         })
@@ -181,27 +207,26 @@ impl Deliverer {
     fn fill_rings(
         &mut self,
         share: &[Delivery],
-        frames: &[Frame<'_>],
+        burst: Classified<'_, '_>,
         port: &Port,
         channel: &Channel,
     ) {
         let pairs = channel.rx_pairs();
         if pairs <= 1 {
             let ring = channel.rx(0).filter(|_| pairs == 1);
-            return self.fill_ring(share, frames, port, ring, channel);
+            return self.fill_ring(share, burst, port, ring, channel);
         }
         let mut spread = std::mem::take(&mut self.spread);
         spread.clear();
         spread.extend(share.iter().map(|delivery| {
-            let frame = &frames[usize::from(delivery.frame)];
-            let pair = (u64::from(frame.flow_hash()) * u64::from(pairs)) >> 32;
+            let pair = (u64::from(burst.frame(delivery).flow_hash()) * u64::from(pairs)) >> 32;
             let order = pair << 16 | u64::from(delivery.frame);
             Delivery { order, ..*delivery }
         }));
         spread.sort_unstable_by_key(|d| d.order);
         for share in spread.chunk_by(|a, b| a.order >> 16 == b.order >> 16) {
             let pair = (share[0].order >> 16) as u16;
-            self.fill_ring(share, frames, port, channel.rx(pair), channel);
+            self.fill_ring(share, burst, port, channel.rx(pair), channel);
         }
         self.spread = spread;
     }
@@ -209,7 +234,7 @@ impl Deliverer {
     fn fill_ring(
         &mut self,
         share: &[Delivery],
-        frames: &[Frame<'_>],
+        burst: Classified<'_, '_>,
         port: &Port,
         ring: Option<MutexGuard<'_, Option<Box<RxQueue>>>>,
         channel: &Channel,
@@ -225,9 +250,8 @@ impl Deliverer {
         let mut all = Fared::default();
         let mut fault = None;
         for delivery in share {
-            let frame = &frames[usize::from(delivery.frame)];
             let local = (&mut self.flat[..], &mut self.segment[..]);
-            match fill_buffers(&mut ring, wants, frame, delivery.vlan, local) {
+            match fill_buffers(&mut ring, wants, burst, delivery, local) {
                 Ok(fared) => {
                     all.packets += fared.packets;
                     all.bytes += fared.bytes;
@@ -277,11 +301,13 @@ impl Wants {
 fn fill_buffers<'f>(
     ring: &mut Filling<'_, 'f>,
     wants: Wants,
-    frame: &Frame<'f>,
-    vlan: VlanOp,
+    burst: Classified<'_, 'f>,
+    delivery: &Delivery,
     local: (&mut [u8], &mut [u8]),
 ) -> Result<Fared, RingFault> {
-    if vlan == VlanOp::None
+    let frame = burst.frame(delivery);
+    if delivery.vlan == VlanOp::None
+        && delivery.head.is_as_it_came()
         && let Some(front) = frame.plain_front(wants.header_len)
     {
         // As most are: nothing to compute, and one buffer.
@@ -295,17 +321,26 @@ fn fill_buffers<'f>(
             return Ok(Fared::whole(Ok(()), frame.len));
         }
     }
-    let offload = frame.offload_after(vlan);
+    fill_finished(ring, wants, &burst.leaving(delivery), local)
+}
+
+fn fill_finished(
+    ring: &mut Filling<'_, '_>,
+    wants: Wants,
+    leaving: &Leaving<'_>,
+    local: (&mut [u8], &mut [u8]),
+) -> Result<Fared, RingFault> {
+    let offload = leaving.offload();
     if offload.fits(wants.offloads) {
         let mut header = [0; VNET_HDR_LEN];
         offload.to_hdr(wants.offloads).write(&mut header);
         let mut tag = [0; 4];
-        let head = frame.head_pieces(vlan, &mut tag);
-        let sent = put(ring, wants, &header, head, Some(frame))?;
-        return Ok(Fared::whole(sent, frame.len_after(vlan)));
+        let head = leaving.head_pieces(&mut tag);
+        let sent = put(ring, wants, &header, head, Some(leaving))?;
+        return Ok(Fared::whole(sent, leaving.len()));
     }
     let (flat, segment) = local;
-    let flat = frame.flatten(vlan, flat);
+    let flat = leaving.flatten(flat);
     let mut fault = None;
     let fared = finish(flat, offload, wants.offloads, segment, |header, bytes| {
         put(ring, wants, header, [bytes, &[], &[]], None).unwrap_or_else(|found| {
@@ -316,17 +351,17 @@ fn fill_buffers<'f>(
     fault.map_or(Ok(fared), Err)
 }
 
-/// Put one frame into a ring: header, the pieces of its head, and the tail of `frame`, which is
-/// copied from where the source has it.
+/// Put one frame into a ring: header, the pieces of its head, and the tail of `leaving`, which
+/// is copied from where the source has it.
 #[inline]
 fn put(
     ring: &mut Filling<'_, '_>,
     wants: Wants,
     header: &[u8; VNET_HDR_LEN],
     head: [&[u8]; 3],
-    frame: Option<&Frame<'_>>,
+    leaving: Option<&Leaving<'_>>,
 ) -> Result<Sent, RingFault> {
-    let (tail_offset, tail_len) = frame.map_or((0, 0), Frame::tail);
+    let (tail_offset, tail_len) = leaving.map_or((0, 0), Leaving::tail);
     let head_len: usize = head.iter().map(|piece| piece.len()).sum();
     let total = wants.header_len + head_len + tail_len;
     let buffers = match ring.reserve(total as u32, wants.mergeable)? {
@@ -341,7 +376,7 @@ fn put(
     for piece in head {
         at += into.copy_in(at, piece);
     }
-    match frame.map(|f| f.source) {
+    match leaving.map(Leaving::source) {
         Some(Bytes::Guest(source)) => {
             into.copy_from(at, source, tail_offset, tail_len);
         }

@@ -3,9 +3,11 @@
 
 use crate::port::RECV_BUF_LEN;
 use crate::ring::Readable;
+use chanio_model::edit::{Edited, ROOM};
 use chanio_model::eswitch::VlanOp;
 use chanio_model::flow::FlowKey;
 use chanio_model::offload::{Offload, VNET_HDR_LEN, VnetHdr, flags, gso_type};
+use chanio_model::wire::VLAN_TAG_LEN;
 use chanio_model::{DropReason, VportId, wire};
 
 /// Bytes copied before anything looks at them. Enough for Ethernet, two VLAN tags, IPv6 with
@@ -14,6 +16,9 @@ pub const HEAD: usize = 192;
 
 /// The longest frame taken from anywhere, as netdevs give it.
 pub const MAX_FRAME: usize = RECV_BUF_LEN - VNET_HDR_LEN;
+
+/// The longest that one can become on its way: rewriting puts no more in front of it.
+pub const MAX_LEAVING: usize = MAX_FRAME + ROOM + VLAN_TAG_LEN;
 
 /// All bytes that a source gave for a frame, its virtio-net header in front.
 #[derive(Clone, Copy)]
@@ -123,6 +128,12 @@ impl<'a> Frame<'a> {
         self.offload.unwrap_or_default()
     }
 
+    /// The same, if that was noted.
+    #[inline]
+    pub fn noted_offload(&self) -> Option<&Offload> {
+        self.offload.as_ref()
+    }
+
     /// Whether the source left nothing to be done to the frame.
     #[inline]
     pub fn is_plain(&self) -> bool {
@@ -160,11 +171,64 @@ impl<'a> Frame<'a> {
         (taken, self.header_len + self.len - taken)
     }
 
+    /// The frame as one of its deliveries has it: with rewritten first bytes, or its own, and
+    /// with `vlan` done to those.
+    #[inline]
+    pub fn leaving<'f>(&'f self, edited: Option<Edited<'f>>, vlan: VlanOp) -> Leaving<'f> {
+        match edited {
+            None => Leaving {
+                head: self.head(),
+                tail: self.tail(),
+                offload: self.offload(),
+                source: self.source,
+                vlan,
+            },
+            Some(edited) => Leaving {
+                head: edited.head,
+                tail: (
+                    self.header_len + edited.taken as usize,
+                    edited.tail as usize,
+                ),
+                offload: edited.offload,
+                source: self.source,
+                vlan,
+            },
+        }
+    }
+}
+
+/// A frame as one destination gets it.
+#[derive(Clone, Copy)]
+pub struct Leaving<'f> {
+    head: &'f [u8],
+    /// Bytes behind the head: where in `source`, and how many.
+    tail: (usize, usize),
+    offload: Offload,
+    source: Bytes<'f>,
+    vlan: VlanOp,
+}
+
+impl<'f> Leaving<'f> {
+    /// Bytes behind the head: where in the source, and how many.
+    #[inline]
+    pub fn tail(&self) -> (usize, usize) {
+        self.tail
+    }
+
+    /// Where they are.
+    #[inline]
+    pub fn source(&self) -> Bytes<'f> {
+        self.source
+    }
+
     /// The head with a tag put in or taken out: three pieces to be delivered in a row.
     #[inline]
-    pub fn head_pieces<'b>(&'b self, vlan: VlanOp, tag: &'b mut [u8; 4]) -> [&'b [u8]; 3] {
-        let head = self.head();
-        match vlan {
+    pub fn head_pieces<'b>(&self, tag: &'b mut [u8; 4]) -> [&'b [u8]; 3]
+    where
+        'f: 'b,
+    {
+        let head = self.head;
+        match self.vlan {
             VlanOp::None => [head, &[], &[]],
             VlanOp::Push(tci) => {
                 tag[..2].copy_from_slice(&0x8100u16.to_be_bytes());
@@ -181,29 +245,31 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Length on delivery, bytes.
-    pub fn len_after(&self, vlan: VlanOp) -> usize {
-        self.len.saturating_add_signed(isize::from(vlan.delta()))
+    /// Length in bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        let len = self.head.len() + self.tail.1;
+        len.saturating_add_signed(isize::from(self.vlan.delta()))
     }
 
-    /// The offload request on delivery: offsets move with the tag.
-    pub fn offload_after(&self, vlan: VlanOp) -> Offload {
-        match vlan.delta() {
-            0 => self.offload(),
-            delta => self.offload().shifted(delta),
+    /// The offload request: offsets move with the tag.
+    #[inline]
+    pub fn offload(&self) -> Offload {
+        match self.vlan.delta() {
+            0 => self.offload,
+            delta => self.offload.shifted(delta),
         }
     }
 
-    /// The whole frame as it is to be delivered, in one piece. `into` is as long as the longest
-    /// frame.
-    pub fn flatten<'b>(&self, vlan: VlanOp, into: &'b mut [u8]) -> &'b mut [u8] {
+    /// All of it in one piece. `into` has [`MAX_LEAVING`] bytes.
+    pub fn flatten<'b>(&self, into: &'b mut [u8]) -> &'b mut [u8] {
         let mut tag = [0; 4];
         let mut at = 0;
-        for piece in self.head_pieces(vlan, &mut tag) {
+        for piece in self.head_pieces(&mut tag) {
             into[at..at + piece.len()].copy_from_slice(piece);
             at += piece.len();
         }
-        let (offset, len) = self.tail();
+        let (offset, len) = self.tail;
         self.source.copy_out(offset, &mut into[at..at + len]);
         &mut into[..at + len]
     }

@@ -2,7 +2,7 @@
 
 use super::Datapath;
 use super::classify::{Arrival, Classifier, Delivery};
-use super::deliver::Deliverer;
+use super::deliver::{Classified, Deliverer};
 use super::frame::{Bytes, Frame, HEAD, Snapshot};
 use super::published::Config;
 use super::source::Source;
@@ -235,7 +235,11 @@ impl Onward {
         };
         self.classifier
             .classify(arrival, frames, &mut self.deliveries);
+        let burst = Classified {
+            frames,
+            heads: self.classifier.heads(),
+        };
         self.deliverer
-            .deliver(&self.deliveries, frames, port, config);
+            .deliver(&self.deliveries, burst, port, config);
     }
 }

@@ -43,6 +43,8 @@ nic_api! {
     fn representors(&self) -> Vec<RepresentorInfo>;
     /// Add flow rules.
     fn add_rules(&self, specs: Vec<RuleSpec>) -> Result<Vec<RuleId>, Refused>;
+    /// Add flow rules, or replace those of the same chain and priority that match the same.
+    fn replace_rules(&self, specs: Vec<RuleSpec>) -> Result<Vec<RuleId>, Refused>;
     /// Remove flow rules.
     fn del_rules(&self, ids: &[RuleId]) -> Result<(), Refused>;
     /// Remove all flow rules; how many.

@@ -544,6 +544,7 @@ fn vport_config(spec: &ChannelSpec) -> Arc<VportConfig> {
     Arc::new(VportConfig {
         macs: spec.mac.into_iter().collect(),
         port_vlan: spec.vlan,
+        block: 0,
         spoofchk: spec.spoofchk,
         trust: spec.trust,
         link_up: spec.link_up,

@@ -3,8 +3,8 @@
 use super::{Nic, Refused, State, check_range, mode_name, seconds, spec::*};
 use crate::datapath::Change;
 use chanio_model::eswitch::{self as model, FdbLimits, Mode};
-use chanio_model::flow::{Rule, RuleSpec};
-use chanio_model::{Mac, RuleId, VportId};
+use chanio_model::flow::{Rule, RuleSpec, RuleTotals};
+use chanio_model::{Mac, Nanos, RuleId, VportId};
 use std::sync::Arc;
 
 impl Nic {
@@ -73,6 +73,77 @@ impl Nic {
     /// Add flow rules, all or none; needs switchdev mode.
     pub fn add_rules(&self, specs: Vec<RuleSpec>) -> Result<Vec<RuleId>, Refused> {
         let mut state = self.open()?;
+        self.check_rules(&specs, &state)?;
+        let mut ids = Vec::with_capacity(specs.len());
+        let mut changes = Vec::with_capacity(specs.len());
+        let now = self.datapath.now();
+        for spec in specs {
+            let id = RuleId(state.next_rule);
+            state.next_rule += 1;
+            let rule = Arc::new(Rule::new(id, spec, self.config.workers)?);
+            state.put_rule(rule.clone(), now);
+            changes.push(Change::Switch(model::Change::AddRule(rule)));
+            ids.push(id);
+        }
+        self.datapath.apply(&changes);
+        Ok(ids)
+    }
+
+    /// Add flow rules as [`Nic::add_rules`] does, but each in the place of the rule of its chain
+    /// and priority that matches the same, if there is one: that one's id stays, and no packet
+    /// meets neither or both.
+    pub fn replace_rules(&self, specs: Vec<RuleSpec>) -> Result<Vec<RuleId>, Refused> {
+        let mut state = self.open()?;
+        self.check_rules(&specs, &state)?;
+        let now = self.datapath.now();
+        let mut ids = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let same = self.datapath.with_config(|c| {
+                let tables = c.switch.tables();
+                tables
+                    .find(spec.chain, spec.priority, &spec.matches)
+                    .map(|rule| rule.id())
+            });
+            let id = same.unwrap_or(RuleId(state.next_rule));
+            let rule = Arc::new(Rule::new(id, spec, self.config.workers)?);
+            state.put_rule(rule.clone(), now);
+            let change = match same {
+                Some(_) => model::Change::ReplaceRule(rule),
+                None => {
+                    state.next_rule += 1;
+                    model::Change::AddRule(rule)
+                }
+            };
+            self.datapath.apply(&[Change::Switch(change)]);
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    /// Removes rules that were not used for as long as they ask for.
+    pub(super) fn expire_rules(&self, now: Nanos) {
+        let mut state = self.state.lock();
+        let mut changes = Vec::new();
+        let State { timed, rules, .. } = &mut *state;
+        timed.retain(|id, made| {
+            let Some(rule) = rules.get(id) else {
+                return false;
+            };
+            let timeout = seconds(rule.spec().idle_timeout);
+            let used = rule.totals().last_used.max(*made);
+            let idle = timeout != 0 && now.saturating_sub(used) >= timeout;
+            if idle {
+                rules.remove(id);
+                changes.push(Change::Switch(model::Change::RemoveRule(*id)));
+            }
+            !idle && timeout != 0
+        });
+        if !changes.is_empty() {
+            self.datapath.apply(&changes);
+        }
+    }
+
+    fn check_rules(&self, specs: &[RuleSpec], state: &State) -> Result<(), Refused> {
         let mode = self.datapath.with_config(|c| c.switch.mode());
         if mode != Mode::Switchdev {
             return Err(Refused::WrongMode {
@@ -81,21 +152,7 @@ impl Nic {
                 mode: mode_name(mode),
             });
         }
-        for spec in &specs {
-            check_rule(spec, &state)?;
-        }
-        let mut ids = Vec::with_capacity(specs.len());
-        let mut changes = Vec::with_capacity(specs.len());
-        for spec in specs {
-            let id = RuleId(state.next_rule);
-            state.next_rule += 1;
-            let rule = Arc::new(Rule::new(id, spec, self.config.workers)?);
-            state.rules.insert(id, rule.clone());
-            changes.push(Change::Switch(model::Change::AddRule(rule)));
-            ids.push(id);
-        }
-        self.datapath.apply(&changes);
-        Ok(ids)
+        specs.iter().try_for_each(|spec| check_rule(spec, state))
     }
 
     /// Remove flow rules, all or none.
@@ -127,14 +184,24 @@ impl Nic {
     /// Flow rules in the order they were added.
     pub fn rules(&self) -> Vec<RuleInfo> {
         let now = self.datapath.now();
+        let idle = |t: RuleTotals| (t.packets > 0).then(|| now.saturating_sub(t.last_used));
         let info = |(id, rule): (&RuleId, &Arc<Rule>)| {
             let totals = rule.totals();
+            let action = |index| {
+                let totals = rule.action_totals(index);
+                ActionInfo {
+                    packets: totals.packets,
+                    bytes: totals.bytes,
+                    idle_ns: idle(totals),
+                }
+            };
             RuleInfo {
                 id: *id,
                 spec: rule.spec().clone(),
                 packets: totals.packets,
                 bytes: totals.bytes,
-                idle_ns: (totals.packets > 0).then(|| now.saturating_sub(totals.last_used)),
+                idle_ns: idle(totals),
+                actions: (0..rule.spec().actions.len()).map(action).collect(),
             }
         };
         self.state.lock().rules.iter().map(info).collect()
@@ -219,6 +286,16 @@ impl Nic {
         } else {
             Ok(state)
         }
+    }
+}
+
+impl State {
+    /// Adds a rule, or has it replace the one with its id.
+    fn put_rule(&mut self, rule: Arc<Rule>, now: Nanos) {
+        if rule.spec().idle_timeout != 0 {
+            self.timed.insert(rule.id(), now);
+        }
+        self.rules.insert(rule.id(), rule);
     }
 }
 

@@ -58,6 +58,8 @@ struct State {
     queues_used: u64,
     rules: BTreeMap<RuleId, Arc<Rule>>,
     next_rule: u64,
+    /// Rules with an idle timeout, maybe some that have gone since, and when they were made.
+    timed: BTreeMap<RuleId, Nanos>,
     ageing_secs: u32,
     /// `None` once the NIC has shut down.
     uplink: Option<Arc<Port>>,
@@ -97,6 +99,9 @@ fn seconds(secs: u32) -> Nanos {
 
 /// How often learned addresses are checked for their age.
 const AGEING_PERIOD: Duration = Duration::from_secs(1);
+
+/// How many places of the connection table are looked at in each period.
+const CONNECTIONS_AGED: u32 = 65_536;
 
 /// Refuses a value outside its range.
 fn check_range<T: PartialOrd + std::fmt::Display>(
@@ -177,20 +182,7 @@ impl Nic {
             VhostServer::start().map_err(|e| Refused::os("starting the session loop", e))?;
         std::fs::create_dir_all(config.run_dir.join("channel"))
             .map_err(|e| Refused::os(format!("run_dir: {}", config.run_dir.display()), e))?;
-        let (stop_ageing, stopped) = channel();
-        let ageing = {
-            let datapath = datapath.clone();
-            std::thread::Builder::new()
-                .name("ageing".into())
-                .spawn(move || {
-                    while stopped.recv_timeout(AGEING_PERIOD) == Err(RecvTimeoutError::Timeout) {
-                        let now = datapath.now();
-                        datapath.fdb().write().age(now);
-                    }
-                })
-                .map_err(|e| Refused::os("starting the ageing thread", e))?
-        };
-        Ok(Arc::new(Self {
+        let nic = Arc::new(Self {
             state: Mutex::new(State {
                 channels: BTreeMap::new(),
                 names: BTreeMap::new(),
@@ -199,6 +191,7 @@ impl Nic {
                 queues_used: 0,
                 rules: BTreeMap::new(),
                 next_rule: 1,
+                timed: BTreeMap::new(),
                 ageing_secs: config.ageing_secs,
                 uplink: Some(uplink),
                 closing: false,
@@ -207,12 +200,34 @@ impl Nic {
             datapath,
             representors,
             vhost,
-            running: Mutex::new(Some(Running {
-                _workers: workers,
-                ageing,
-                stop_ageing,
-            })),
-        }))
+            running: Mutex::new(None),
+        });
+        let (stop_ageing, stopped) = channel();
+        let weak = Arc::downgrade(&nic);
+        let ageing = std::thread::Builder::new()
+            .name("ageing".into())
+            .spawn(move || {
+                while stopped.recv_timeout(AGEING_PERIOD) == Err(RecvTimeoutError::Timeout) {
+                    let Some(nic) = weak.upgrade() else { return };
+                    nic.age();
+                }
+            })
+            .map_err(|e| Refused::os("starting the ageing thread", e))?;
+        *nic.running.lock() = Some(Running {
+            _workers: workers,
+            ageing,
+            stop_ageing,
+        });
+        Ok(nic)
+    }
+
+    /// Forgets what was not used for too long: addresses, connections, rules that ask for it.
+    fn age(&self) {
+        let now = self.datapath.now();
+        self.datapath.fdb().write().age(now);
+        let conntrack = self.datapath.with_config(|c| c.switch.conntrack().clone());
+        conntrack.expire(now, CONNECTIONS_AGED);
+        self.expire_rules(now);
     }
 
     /// Let the frames of an uplink's capture file arrive; for when the channels are there. Does
@@ -247,7 +262,10 @@ impl Nic {
         }) = self.running.lock().take()
         {
             drop(stop_ageing);
-            let _ = ageing.join();
+            // The last hold on the NIC may be the ageing thread's own.
+            if ageing.thread().id() != std::thread::current().id() {
+                let _ = ageing.join();
+            }
         }
         let _ = std::fs::remove_dir(self.config.run_dir.join("channel"));
     }

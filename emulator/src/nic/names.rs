@@ -1,7 +1,7 @@
 //! What vports are called, to print rules and addresses with.
 
 use super::NicApi;
-use chanio_model::flow::RuleSpec;
+use chanio_model::flow::{Action, RuleSpec};
 use chanio_model::{ChannelName, VportId};
 use std::collections::HashMap;
 
@@ -22,6 +22,12 @@ impl PortNames {
             Some(name) => name.to_string(),
             None => format!("vport:{vport}"),
         }
+    }
+
+    /// An action's text.
+    pub fn action(&self, action: &Action) -> String {
+        let name = |vport| self.0.get(&vport).map(ChannelName::to_string);
+        action.with_names(&name).to_string()
     }
 
     /// A rule's text.

@@ -230,6 +230,19 @@ pub struct RuleInfo {
     pub bytes: u64,
     /// Nanoseconds since a packet last took it; `None`: never.
     pub idle_ns: Option<u64>,
+    /// What got to each of its actions, in their order.
+    pub actions: Vec<ActionInfo>,
+}
+
+/// What got to one action of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActionInfo {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of those packets, from the Ethernet header on, without FCS.
+    pub bytes: u64,
+    /// Nanoseconds since the last one; `None`: none came.
+    pub idle_ns: Option<u64>,
 }
 
 /// An FDB entry.

@@ -103,7 +103,10 @@ impl Api {
         let rules = strings(rules);
         let added = self
             .client
-            .add_flows(proto::AddFlowsRequest { rules })
+            .add_flows(proto::AddFlowsRequest {
+                rules,
+                replace: false,
+            })
             .await?;
         Ok(added.into_inner().ids)
     }

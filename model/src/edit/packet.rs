@@ -74,6 +74,22 @@ impl Packet {
         }
     }
 
+    /// Becomes a copy of another one, but keeps numbering outer headers by itself.
+    pub(crate) fn copy_of(&mut self, other: &Packet) {
+        let Packet {
+            buf,
+            start,
+            end,
+            taken,
+            tail,
+            offload,
+            ident: _,
+        } = other;
+        (self.start, self.end) = (*start, *end);
+        (self.taken, self.tail, self.offload) = (*taken, *tail, *offload);
+        self.buf[*start..*end].copy_from_slice(&buf[*start..*end]);
+    }
+
     /// Takes in the first bytes of a frame of `frame_len` bytes, and what is to be done to it.
     /// `Runt` if there is no whole Ethernet header with its tags.
     pub fn load(

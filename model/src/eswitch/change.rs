@@ -1,6 +1,7 @@
 //! What can change about a switch.
 
 use super::{Mode, VportConfig};
+use crate::edit::TunnelPorts;
 use crate::flow::Rule;
 use crate::{RuleId, VportId};
 use std::sync::Arc;
@@ -27,8 +28,12 @@ pub enum Change {
     SetUplink(bool),
     /// A new rule.
     AddRule(Arc<Rule>),
+    /// Another rule in the place of the one with its id.
+    ReplaceRule(Arc<Rule>),
     /// A rule goes.
     RemoveRule(RuleId),
+    /// Which UDP ports are tunnels'.
+    SetTunnelPorts(TunnelPorts),
 }
 
 /// Why a change was refused; nothing has changed then.

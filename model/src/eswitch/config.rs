@@ -20,6 +20,9 @@ pub struct VportConfig {
     /// Port VLAN (as `ip link set vf vlan`): the channel sends and receives untagged, the switch
     /// sees this tag. `None`: a trunk, frames pass as they are.
     pub port_vlan: Option<Vlan>,
+    /// The group of ports that share their rules (tc's shared block): rules may match this number.
+    /// 0: none.
+    pub block: u16,
     /// Refuse frames whose source is not one of `macs`.
     pub spoofchk: bool,
     /// The channel may change its own addresses and receive mode. The data path does not look at
@@ -39,6 +42,7 @@ impl Default for VportConfig {
         Self {
             macs: Vec::new(),
             port_vlan: None,
+            block: 0,
             spoofchk: false,
             trust: false,
             link_up: true,

@@ -1,7 +1,10 @@
 //! What the switch decided about one packet.
 
+use super::{HeadId, Heads};
+use crate::ct::Tracked;
+use crate::edit::Packet;
 use crate::flow::FlowKey;
-use crate::offload::Gso;
+use crate::offload::{self, Gso, Offload};
 use crate::wire::{self, Parsed};
 use crate::{DropReason, Mac, Nanos, VportId};
 
@@ -23,14 +26,26 @@ impl Meta {
     /// For a frame of `len` bytes that still has to be segmented if `gso` says so.
     #[inline]
     pub fn new(len: u32, parsed: &Parsed, gso: Option<&Gso>, now: Nanos, shard: usize) -> Self {
-        let wire = gso.map_or(len, |g| len.min(u32::from(g.hdr_len) + u32::from(g.size)));
         Self {
             len,
-            l3_len: wire.saturating_sub(u32::from(parsed.l3_offset)),
+            l3_len: offload::l3_len(gso, len, parsed.l3_offset.into()),
             now,
             shard,
         }
     }
+}
+
+/// A packet that comes in.
+#[derive(Clone, Copy, Debug)]
+pub struct Arriving<'a> {
+    /// Its headers.
+    pub key: &'a FlowKey,
+    /// What else is known.
+    pub meta: Meta,
+    /// Its first bytes.
+    pub head: &'a [u8],
+    /// What is still to be done to it; `None`: nothing.
+    pub offload: Option<&'a Offload>,
 }
 
 /// Where a copy of the packet goes.
@@ -88,6 +103,8 @@ pub struct Output {
     pub dest: Dest,
     /// With what done to its tag.
     pub vlan: VlanOp,
+    /// With which first bytes; `vlan` is done to these.
+    pub head: HeadId,
 }
 
 /// Everything the switch decided about one packet; kept by the worker and used again for the
@@ -103,9 +120,66 @@ pub struct Outputs {
     pub learn: Option<(u16, Mac)>,
     /// No rule matched in switchdev mode, so the packet goes to the representor.
     pub missed: bool,
+    /// The rewritten first bytes that `list` refers to, of all packets since
+    /// [`Outputs::begin_burst`].
+    pub heads: Heads,
+    pub(super) work: Box<Work>,
+}
+
+/// Where one packet at a time is worked on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Work {
+    pub(super) packet: Packet,
+    /// A copy that travels in a tunnel while the packet itself goes on.
+    pub(super) copy: Packet,
+    pub(super) tracked: Tracked,
+    pub(super) chance: Chance,
+}
+
+/// Numbers for samples: as random as a sample has to be, and the same in each run.
+#[derive(Clone, Debug)]
+pub(super) struct Chance(u64);
+
+impl Default for Chance {
+    fn default() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl Chance {
+    /// True about once in `n` times; always for 0 and 1.
+    pub(super) fn one_in(&mut self, n: u32) -> bool {
+        if n <= 1 {
+            return true;
+        }
+        // Marsaglia's xorshift64.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32).is_multiple_of(u64::from(n))
+    }
 }
 
 impl Outputs {
+    /// For worker `number`: the outer headers that it makes are numbered far from others'.
+    pub fn for_worker(number: usize) -> Self {
+        let ident = (number as u16).wrapping_mul(0x2000);
+        Self {
+            work: Box::new(Work {
+                packet: Packet::new(ident),
+                copy: Packet::new(ident.wrapping_add(0x1000)),
+                ..Work::default()
+            }),
+            ..Self::default()
+        }
+    }
+
+    /// A new burst: what [`Outputs::heads`] holds was delivered.
+    #[inline]
+    pub fn begin_burst(&mut self) {
+        self.heads.clear();
+    }
+
     /// Forgets the last packet.
     #[inline]
     pub fn clear(&mut self) {
@@ -115,19 +189,10 @@ impl Outputs {
         self.missed = false;
     }
 
-    /// The packet itself is lost: an error if nothing else came of it, else a note.
-    #[inline]
-    pub(super) fn lose(&mut self, in_port: VportId, reason: DropReason) -> Result<(), DropReason> {
-        if self.list.is_empty() && self.lost.is_empty() {
-            return Err(reason);
-        }
-        self.lost.push((in_port, reason));
-        Ok(())
-    }
-
     #[inline]
     pub(super) fn push(&mut self, dest: Dest, vlan: VlanOp) {
-        self.list.push(Output { dest, vlan });
+        let head = HeadId::AS_IT_CAME;
+        self.list.push(Output { dest, vlan, head });
     }
 }
 

@@ -13,6 +13,7 @@ pub(super) struct Port {
     place: u32,
     /// Port VLAN, 0 if it has none.
     pub(super) port_vlan: u16,
+    pub(super) block: u16,
     pub(super) mtu: u16,
     pub(super) link_up: bool,
     pub(super) spoofchk: bool,
@@ -71,6 +72,7 @@ impl Ports {
         let mut port = Port {
             place: 0,
             port_vlan: config.port_vlan.map_or(0, Vlan::id),
+            block: config.block,
             mtu: config.mtu,
             link_up: config.link_up,
             spoofchk: config.spoofchk,

@@ -1,6 +1,7 @@
 //! A rule in the tables, with its counters.
 
-use super::rule::{RuleError, RuleSpec};
+use super::{Action, RuleError, RuleSpec};
+use crate::meter::Meter;
 use crate::{Nanos, RuleId};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -43,6 +44,11 @@ pub struct Rule {
     id: RuleId,
     spec: RuleSpec,
     counters: Box<[RuleCounter]>,
+    /// One after the other for each action, one per worker; none if every packet that takes the
+    /// rule gets to its last action.
+    by_action: Box<[RuleCounter]>,
+    /// Of the police actions, in order.
+    meters: Box<[Meter]>,
 }
 
 impl Rule {
@@ -50,12 +56,31 @@ impl Rule {
     /// [well formed](RuleSpec::check).
     pub fn new(id: RuleId, spec: RuleSpec, shards: usize) -> Result<Self, RuleError> {
         spec.check()?;
-        let counters = std::iter::repeat_with(RuleCounter::default);
+        let counters = |n| {
+            std::iter::repeat_with(RuleCounter::default)
+                .take(n)
+                .collect()
+        };
+        let meters = spec.actions.iter().filter_map(Action::meter);
+        let meters: Result<_, _> = meters.map(|spec| Meter::new(*spec, 0)).collect();
+        let meters = meters?;
+        let counted = if spec.actions.iter().any(Action::may_stop) {
+            spec.actions.len()
+        } else {
+            0
+        };
         Ok(Self {
             id,
             spec,
-            counters: counters.take(shards).collect(),
+            counters: counters(shards),
+            by_action: counters(counted * shards),
+            meters,
         })
+    }
+
+    /// The meter of the police action that is the `nth` of its rule.
+    pub(crate) fn meter(&self, nth: usize) -> Option<&Meter> {
+        self.meters.get(nth)
     }
 
     /// Its identity.
@@ -82,14 +107,39 @@ impl Rule {
         }
     }
 
+    /// Counts a packet at one of its actions, as [`Rule::count`] does for the rule.
+    #[inline]
+    pub(crate) fn count_action(&self, action: usize, shard: usize, len: u32, now: Nanos) {
+        let shards = self.counters.len();
+        if !self.by_action.is_empty()
+            && shard < shards
+            && let Some(counter) = self.by_action.get(action * shards + shard)
+        {
+            counter.add(len, now);
+        }
+    }
+
     /// The sum over all workers.
     pub fn totals(&self) -> RuleTotals {
-        let mut totals = RuleTotals::default();
-        for counter in &self.counters {
-            totals.packets += counter.packets.load(Relaxed);
-            totals.bytes += counter.bytes.load(Relaxed);
-            totals.last_used = totals.last_used.max(counter.last_used.load(Relaxed));
-        }
-        totals
+        sum(&self.counters)
     }
+
+    /// What has got to an action (0 is the first), over all workers.
+    pub fn action_totals(&self, action: usize) -> RuleTotals {
+        let shards = self.counters.len();
+        match self.by_action.get(action * shards..(action + 1) * shards) {
+            Some(counters) if !self.by_action.is_empty() => sum(counters),
+            _ => self.totals(),
+        }
+    }
+}
+
+fn sum(counters: &[RuleCounter]) -> RuleTotals {
+    let mut totals = RuleTotals::default();
+    for counter in counters {
+        totals.packets += counter.packets.load(Relaxed);
+        totals.bytes += counter.bytes.load(Relaxed);
+        totals.last_used = totals.last_used.max(counter.last_used.load(Relaxed));
+    }
+    totals
 }

@@ -23,7 +23,7 @@ mod tables;
 pub mod text;
 mod tunnel_key;
 
-pub use action::{Action, Actions, MAX_ACTIONS};
+pub use action::{Action, Actions, Control, MAX_ACTIONS, Police, Sample};
 pub use ct_key::{CtKey, CtState};
 pub use installed::{Rule, RuleCounter, RuleTotals};
 pub use key::{FlowKey, KeyFlags, MPLS_MAX};

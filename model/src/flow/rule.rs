@@ -2,7 +2,9 @@
 
 use super::{Action, Actions, MAX_ACTIONS, Match};
 use crate::VportId;
+use crate::edit::{FieldError, TunnelSetError};
 use crate::eswitch::MAX_VPORTS;
+use crate::meter::MeterError;
 
 /// The highest number of a chain, as in tc, which has 28 bits for it (uapi linux/pkt_cls.h,
 /// `TC_ACT_EXT_VAL_MASK`).
@@ -89,6 +91,18 @@ pub enum RuleError {
         /// Where it would lead.
         to: u32,
     },
+    /// A pedit that changes nothing.
+    #[error("pedit: there is no field, at least one is needed")]
+    NoEdit,
+    /// A field that cannot become that.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    /// Outer headers that cannot be made.
+    #[error(transparent)]
+    Tunnel(#[from] TunnelSetError),
+    /// A meter that measures nothing.
+    #[error("police: {0}")]
+    Meter(#[from] MeterError),
     /// No such vport can exist.
     #[error("action: vport {} is out of range, allowed are 0 to {}", .0.0, MAX_VPORTS - 1)]
     Target(VportId),

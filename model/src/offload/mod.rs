@@ -104,6 +104,14 @@ impl RxOffloads {
     };
 }
 
+/// Bytes from the network header, `l3_offset`, on in the largest frame that one of `len` bytes
+/// becomes on the wire.
+#[inline]
+pub(crate) fn l3_len(gso: Option<&Gso>, len: u32, l3_offset: u32) -> u32 {
+    let wire = gso.map_or(len, |g| len.min(u32::from(g.hdr_len) + u32::from(g.size)));
+    wire.saturating_sub(l3_offset)
+}
+
 impl Offload {
     /// Whether the receiver can take the frame as it is. If not: [`Segmenter`] for `gso`,
     /// [`finish_checksum`] for `csum` alone.

@@ -114,21 +114,29 @@ pub fn actions(ports: u32) -> impl Strategy<Value = Actions> {
     let last = prop_oneof![
         Just(Action::Drop),
         Just(Action::Pass),
+        Just(Action::Trap),
+        (0u32..4).prop_map(Action::Goto),
         (0..=ports).prop_map(|v| Action::Redirect(VportId(v))),
     ];
     let mirrors = prop_oneof![
         3 => Just(Vec::new()).boxed(),
         1 => proptest::collection::vec(mirror, 1..8).boxed(),
     ];
-    (mirrors, last).prop_map(|(mirrors, last)| mirrors.into_iter().chain([last]).collect())
+    // One list in six just ends.
+    (mirrors, last, 0..6).prop_map(|(mirrors, last, end)| {
+        let last = (end > 0 || mirrors.is_empty()).then_some(last);
+        mirrors.into_iter().chain(last).collect()
+    })
 }
 
 /// A well-formed rule.
 pub fn spec(ports: u32) -> impl Strategy<Value = RuleSpec> {
     let parts = (any::<u16>(), any::<u16>()).prop_map(|(a, b)| a & b);
     let shape = (parts, any::<(u8, u8)>(), any::<[u8; 6]>());
-    (1u16..6, key(ports), shape, actions(ports), any::<u64>()).prop_map(
-        |(priority, key, (parts, lens, odd), actions, cookie)| RuleSpec {
+    let place = (select(&[0u32, 0, 0, 1, 2, 3][..]), 1u16..6);
+    (place, key(ports), shape, actions(ports), any::<u64>()).prop_map(
+        |((chain, priority), key, (parts, lens, odd), actions, cookie)| RuleSpec {
+            chain,
             priority,
             matches: match_for(key, parts, lens, odd),
             actions,

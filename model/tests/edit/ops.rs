@@ -23,7 +23,8 @@ pub enum Op {
 
 const ALL_CSUMS: Csums = Csums(0x7f);
 
-fn ports() -> TunnelPorts {
+/// The usual ports, and one more.
+pub fn ports() -> TunnelPorts {
     let mut ports = TunnelPorts::default();
     assert!(ports.set(4444, TunnelKind::Geneve));
     ports

@@ -109,6 +109,10 @@ impl Naive {
             }
             Change::AddRule(rule) => self.rules.insert(rule),
             Change::RemoveRule(id) => self.rules.remove(id).is_some(),
+            Change::ReplaceRule(rule) => {
+                self.rules.remove(rule.id()).is_some() && self.rules.insert(rule)
+            }
+            Change::SetTunnelPorts(_) => true,
         }
     }
 
@@ -211,30 +215,50 @@ impl Naive {
         let mut verdict = Verdict::default();
         let in_port = key.vport();
         let to_host = (Dest::Representor(in_port), tag_of(key));
-        let Some(rule) = self.rules.lookup(0, Seen::plain(key)) else {
-            verdict.got.push(to_host);
-            return verdict;
-        };
-        for action in &rule.spec().actions {
-            let loss = match action {
-                Action::Trap | Action::Goto(_) => unreachable!("not made yet"),
-                Action::Pass => {
-                    verdict.got.push(to_host);
-                    None
-                }
-                Action::Drop => Some(DropReason::RuleDrop),
-                Action::Mirror(to) | Action::Redirect(to) => {
-                    let there = self.deliver(*to, key, l3_len, &mut verdict);
-                    (!there).then_some(DropReason::RuleTarget)
-                }
+        let mut chain = 0;
+        for _ in 0..=16 {
+            let Some(rule) = self.rules.lookup(chain, Seen::plain(key)) else {
+                verdict.got.push(to_host);
+                return verdict;
             };
-            if let Some(reason) = loss {
-                if action.is_final() && verdict.is_empty() {
-                    return Verdict::error(reason);
+            let mut next = None;
+            let mut loss = None;
+            for action in &rule.spec().actions {
+                match action {
+                    Action::Drop => loss = Some(DropReason::RuleDrop),
+                    Action::Goto(to) => next = Some(*to),
+                    Action::Redirect(to) if !self.deliver(*to, key, l3_len, &mut verdict) => {
+                        loss = Some(DropReason::RuleTarget);
+                    }
+                    Action::Mirror(to) if !self.deliver(*to, key, l3_len, &mut verdict) => {
+                        verdict.lost.push((in_port, DropReason::RuleTarget));
+                    }
+                    _ => {}
                 }
-                verdict.lost.push((in_port, reason));
             }
+            let last = rule.spec().actions.last();
+            let ends = matches!(
+                last,
+                Some(Action::Drop | Action::Redirect(_) | Action::Goto(_))
+            );
+            if !ends {
+                verdict.got.push(to_host);
+            }
+            match (loss, next) {
+                (Some(reason), _) if verdict.is_empty() => return Verdict::error(reason),
+                (Some(reason), _) => verdict.lost.push((in_port, reason)),
+                (None, Some(to)) => {
+                    chain = to;
+                    continue;
+                }
+                (None, None) => {}
+            }
+            return verdict;
         }
+        if verdict.is_empty() {
+            return Verdict::error(DropReason::TooManyJumps);
+        }
+        verdict.lost.push((in_port, DropReason::TooManyJumps));
         verdict
     }
 

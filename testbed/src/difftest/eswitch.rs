@@ -2,15 +2,12 @@
 
 use super::case::{Case, Outcome, PORTS, Seen};
 use chanio_model::eswitch::{
-    Change, Dest, Fdb, FdbLimits, FlowCache, Meta, Mode, Outputs, Switch, VportConfig,
+    Arriving, Change, Dest, Fdb, FdbLimits, FlowCache, Meta, Mode, Outputs, Switch, VportConfig,
 };
 use chanio_model::flow::{Rule, RuleSpec};
 use chanio_model::{RuleId, VportId, wire};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Room for a tag in front of a frame.
-const ROOM: usize = 64;
 
 /// What became of a case, and which rules each frame met.
 #[derive(Clone, Debug, Default)]
@@ -68,18 +65,22 @@ pub fn run(case: &Case) -> Run {
             let meta = Meta::new(bytes.len() as u32, &parsed, None, n as u64 + 1, 0);
             switch.begin_burst(&mut cache);
             let slot = switch.slot(&cache, &parsed.key);
-            let result =
-                switch.from_vport_cached(&mut cache, slot, &fdb, &parsed.key, meta, &mut out);
+            let packet = Arriving {
+                key: &parsed.key,
+                meta,
+                head: &bytes,
+                offload: None,
+            };
+            out.begin_burst();
+            let result = switch.from_vport_cached(&mut cache, slot, &fdb, packet, &mut out);
             if result.is_ok() {
                 for output in &out.list {
                     let netdev = match output.dest {
                         Dest::Vport(id) => format!("p{}", id.0),
                         Dest::Representor(id) => format!("r{}", id.0),
                     };
-                    let mut whole = vec![0; ROOM];
-                    whole.extend(&bytes);
-                    let start = output.vlan.apply(&mut whole, ROOM).expect("room");
-                    came.push((netdev, whole.split_off(start)));
+                    let whole = out.heads.whole(output, &bytes);
+                    came.push((netdev, whole.expect("a copy of this frame")));
                 }
             }
         }

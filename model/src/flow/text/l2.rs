@@ -6,21 +6,21 @@ use super::{name_of, value_of};
 use crate::VportId;
 use crate::flow::check::{FULL_VLAN, PRIO_VLAN};
 use crate::flow::{FlowKey, KeyFlags, Match};
-use crate::wire::eth_type;
+use crate::wire;
 use std::fmt;
 
 /// Named EtherTypes.
 const ETH_TYPES: [(&str, u16); 6] = [
-    ("ipv4", eth_type::IPV4),
-    ("ipv6", eth_type::IPV6),
-    ("arp", eth_type::ARP),
-    ("rarp", eth_type::RARP),
-    ("mpls_uc", eth_type::MPLS_UC),
-    ("mpls_mc", eth_type::MPLS_MC),
+    ("ipv4", wire::eth_type::IPV4),
+    ("ipv6", wire::eth_type::IPV6),
+    ("arp", wire::eth_type::ARP),
+    ("rarp", wire::eth_type::RARP),
+    ("mpls_uc", wire::eth_type::MPLS_UC),
+    ("mpls_mc", wire::eth_type::MPLS_MC),
 ];
 
 /// Kinds of tag, with whether they set a tag's flag.
-const TPIDS: [(&str, bool); 2] = [("802.1q", false), ("802.1ad", true)];
+pub(super) const TPIDS: [(&str, bool); 2] = [("802.1q", false), ("802.1ad", true)];
 
 /// What belongs to one of the two tags.
 struct Tag {
@@ -48,6 +48,23 @@ const INNER: Tag = Tag {
     flag: KeyFlags::CVLAN_AD,
     field: |key| &mut key.cvlan,
 };
+
+/// The EtherType with this name or number.
+pub(super) fn eth_type(text: &str) -> Option<u16> {
+    value_of(&ETH_TYPES, text).or_else(|| number(text))
+}
+
+/// An EtherType as it is written.
+pub(super) struct EthType(pub(super) u16);
+
+impl fmt::Display for EthType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match name_of(&ETH_TYPES, self.0) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "0x{:04x}", self.0),
+        }
+    }
+}
 
 /// Reads the key if it is one of these.
 pub(super) fn read(reader: &mut Reader<'_>, word: &str) -> Read<bool> {
@@ -90,7 +107,7 @@ pub(super) fn read(reader: &mut Reader<'_>, word: &str) -> Read<bool> {
 fn read_eth_type(reader: &mut Reader<'_>) -> Read<()> {
     let key = reader.once("eth_type")?;
     let text = reader.value(key)?;
-    let Some(value) = value_of(&ETH_TYPES, text).or_else(|| number(text)) else {
+    let Some(value) = eth_type(text) else {
         let allowed = "ipv4, ipv6, arp, rarp, mpls_uc, mpls_mc or a number from 0 to 0xffff";
         return bad(key, text, allowed);
     };
@@ -180,10 +197,7 @@ pub(super) fn write(line: &mut Line<'_, '_>, matches: &Match) -> fmt::Result {
     line.mac("src_mac", value.eth_src, mask.eth_src)?;
     line.mac("dst_mac", value.eth_dst, mask.eth_dst)?;
     if mask.eth_type != 0 {
-        match name_of(&ETH_TYPES, value.eth_type) {
-            Some(name) => line.put("eth_type", name)?,
-            None => line.put("eth_type", format_args!("0x{:04x}", value.eth_type))?,
-        }
+        line.put("eth_type", EthType(value.eth_type))?;
     }
     write_tag(
         line,

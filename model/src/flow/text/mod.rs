@@ -51,6 +51,15 @@
 //! | `drop`, `pass`, `trap` | lose it; give it to the host on the in-port's representor |
 //! | `redirect PORT`, `mirror PORT` | send it, or a copy, out of a port |
 //! | `goto chain N` | go on in another chain |
+//! | `vlan push id N [protocol 802.1ad] [priority N]`, `vlan pop`, `vlan modify …` | tags; modify as push |
+//! | `mpls push [protocol mpls_mc] label N [tc N] [ttl N] [bos N]`, `mpls pop protocol ETHERTYPE`, `mpls modify …`, `mpls dec_ttl` | labels |
+//! | `pedit ex munge HEADER FIELD set VALUE [retain MASK]`, `… add N`, `… dec` | change fields, as many as there are `munge` |
+//! | `csum NAMES` | compute checksums anew: ip4h, icmp, igmp, tcp, udp, udplite, sctp, with `/` between |
+//! | `tunnel_key set kind KIND src_ip A dst_ip A [src_mac M] [dst_mac M] [id N] [dst_port N] [tos N\|inherit] [ttl N] [nofrag] [nocsum] [flow_label N] [geneve_opts …] [vxlan_opts N] [payload ip]` | send it in a tunnel from here on |
+//! | `tunnel_key unset` | forget the tunnel it came in, and the one it was to travel in |
+//! | `police rate R burst BYTES [peakrate R] [mtu N] [conform-exceed E/C]`, `police pkts_rate N pkts_burst N …` | `drop` what exceeds, `pipe` the rest; or `pass`, `goto:N` |
+//! | `ct [commit] [force] [zone N] [mark X/M] [label X/M] [nat [src\|dst addr A-A [port N-N]]]`, `ct clear` | connection tracking |
+//! | `sample rate N group N to PORT` | send a copy of one in N |
 //!
 //! | file | what lives there |
 //! |---|---|

@@ -262,6 +262,49 @@ mod tests {
                  ct_label 01000000000000000000000000000000/0f000000000000000000000000000000 \
                  action drop",
             ),
+            (
+                "action vlan push id 7 priority 3 protocol 802.1ad action vlan modify id 1 \
+                 action vlan pop",
+                "prio 49152 action vlan push id 7 protocol 802.1ad priority 3 \
+                 action vlan modify id 1 action vlan pop",
+            ),
+            (
+                "action pedit ex munge ip ttl dec munge eth dst set 02:00:00:00:00:01 \
+                 munge ip src set 10.0.0.1 retain 0xff action csum tcp/ip4h",
+                "prio 49152 action pedit ex munge ip ttl add 255 munge eth dst \
+                 set 02:00:00:00:00:01 munge ip src set 0.0.0.1 retain 0xff action csum ip4h/tcp",
+            ),
+            (
+                "action tunnel_key set src_ip 1.0.0.1 dst_ip 1.0.0.2 id 7 nocsum tos inherit \
+                 dst_mac 02:00:00:00:00:01 action tunnel_key unset",
+                "prio 49152 action tunnel_key set kind vxlan src_ip 1.0.0.1 dst_ip 1.0.0.2 \
+                 dst_mac 02:00:00:00:00:01 id 7 tos inherit nocsum action tunnel_key unset",
+            ),
+            (
+                "action tunnel_key set kind geneve src_ip fe80::1 dst_ip fe80::2 \
+                 geneve_opts 0102:80:00000001,0102:81:",
+                "prio 49152 action tunnel_key set kind geneve src_ip fe80::1 dst_ip fe80::2 \
+                 geneve_opts 0102:80:00000001,0102:81:",
+            ),
+            (
+                "action police rate 8kbit burst 2000 action police pkts_rate 5 pkts_burst 1 \
+                 conform-exceed goto:3/pass",
+                "prio 49152 action police rate 1000bps burst 2000 conform-exceed drop/pipe \
+                 action police pkts_rate 5 pkts_burst 1 conform-exceed goto:3/pass",
+            ),
+            (
+                "action ct zone 5 commit mark 1/1 nat src addr 10.0.0.1-10.0.0.9 port 5-6 \
+                 action ct nat action ct clear action goto chain 1",
+                "prio 49152 action ct commit zone 5 mark 1/0x1 nat src addr 10.0.0.1-10.0.0.9 \
+                 port 5-6 action ct nat action ct clear action goto chain 1",
+            ),
+            (
+                "action sample rate 9 to web2 action mpls push label 5 action mpls dec_ttl \
+                 action mpls modify tc 1 bos 0 action mpls pop protocol ipv4",
+                "prio 49152 action sample rate 9 group 0 to vport:2 \
+                 action mpls push protocol mpls_uc label 5 tc 0 ttl 255 action mpls dec_ttl \
+                 action mpls modify tc 1 bos 0 action mpls pop protocol ipv4",
+            ),
         ] {
             let spec = read(text).unwrap_or_else(|e| panic!("{text}: {e}"));
             assert_eq!(spec.to_string(), canonical);
@@ -365,7 +408,7 @@ mod tests {
             ),
             (
                 "action reject",
-                "action: `reject` is not drop, pass, trap, redirect PORT, mirror PORT or goto chain N",
+                "action: `reject` is not drop, pass, trap, redirect PORT, mirror PORT, goto chain N, vlan, mpls, pedit, csum, tunnel_key, police, ct or sample",
             ),
             ("action", "action: the value is missing"),
             ("action redirect", "redirect: the value is missing"),
