@@ -2,12 +2,19 @@
 
 use super::case::{Case, Outcome, PORTS, Seen};
 use chanio_model::eswitch::{
-    Arriving, Change, Dest, Fdb, FdbLimits, FlowCache, Meta, Mode, Outputs, Switch, VportConfig,
+    Arriving, Change, Dest, Fdb, FdbLimits, FlowCache, Meta, Mode, Output, Outputs, Switch,
+    VportConfig,
 };
 use chanio_model::flow::{Rule, RuleSpec};
 use chanio_model::{RuleId, VportId, wire};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// Room for a tag in front of a frame.
+const ROOM: usize = 64;
+
+/// Time between two frames, in nanoseconds.
+const STEP: u64 = 1_000_000;
 
 /// What became of a case, and which rules each frame met.
 #[derive(Clone, Debug, Default)]
@@ -54,34 +61,34 @@ pub fn run(case: &Case) -> Run {
             }
         }
     }
-    outcome.seen = rules.keys().map(|name| (*name, Vec::new())).collect();
+    let rule_actions = |rule: &Rule| rule.spec().actions.len();
+    outcome.seen = rules
+        .iter()
+        .map(|(name, rule)| (*name, vec![Seen::default(); rule_actions(rule)]))
+        .collect();
     let mut cache = FlowCache::default();
-    let mut out = Outputs::default();
+    let mut out = Outputs::for_worker(0);
     for (n, frame) in case.frames.iter().enumerate() {
         let bytes = frame.bytes();
-        let before: Vec<_> = rules.values().map(|rule| rule.totals()).collect();
+        let packets = |rule: &Rule| -> Vec<u64> {
+            let actions = 0..rule_actions(rule);
+            actions.map(|n| rule.action_totals(n).packets).collect()
+        };
+        let before: Vec<_> = rules.values().map(|rule| packets(rule)).collect();
         let mut came = Vec::new();
         if let Ok(parsed) = wire::parse(&bytes, bytes.len() as u32, VportId(frame.port as u32)) {
-            let meta = Meta::new(bytes.len() as u32, &parsed, None, n as u64 + 1, 0);
-            switch.begin_burst(&mut cache);
-            let slot = switch.slot(&cache, &parsed.key);
             let packet = Arriving {
                 key: &parsed.key,
-                meta,
-                head: &bytes,
+                meta: Meta::new(bytes.len() as u32, &parsed, None, (n as u64 + 1) * STEP, 0),
+                head: &bytes[..bytes.len().min(wire::HEAD_LEN)],
                 offload: None,
             };
+            switch.begin_burst(&mut cache);
             out.begin_burst();
+            let slot = switch.slot(&cache, &parsed.key);
             let result = switch.from_vport_cached(&mut cache, slot, &fdb, packet, &mut out);
             if result.is_ok() {
-                for output in &out.list {
-                    let netdev = match output.dest {
-                        Dest::Vport(id) => format!("p{}", id.0),
-                        Dest::Representor(id) => format!("r{}", id.0),
-                    };
-                    let whole = out.heads.whole(output, &bytes);
-                    came.push((netdev, whole.expect("a copy of this frame")));
-                }
+                came.extend(out.list.iter().map(|output| leaving(output, &out, &bytes)));
             }
         }
         came.sort_by(|a, b| a.0.cmp(&b.0));
@@ -92,16 +99,33 @@ pub fn run(case: &Case) -> Run {
         for (((name, seen), rule), before) in
             outcome.seen.iter_mut().zip(rules.values()).zip(before)
         {
-            let packets = rule.totals().packets - before.packets;
-            if packets > 0 {
-                met.insert(*name);
+            for ((seen, now), before) in seen.iter_mut().zip(packets(rule)).zip(before) {
+                if now > before {
+                    met.insert(*name);
+                }
+                seen.packets += now - before;
+                seen.bytes += (now - before) * counted;
             }
-            let first = Seen::default();
-            seen.resize(1, first);
-            seen[0].packets += packets;
-            seen[0].bytes += packets * counted;
         }
         hits.push(met);
     }
     Run { outcome, hits }
+}
+
+/// One copy as it leaves: by which netdev, and all of it.
+fn leaving(output: &Output, out: &Outputs, came: &[u8]) -> (String, Vec<u8>) {
+    let netdev = match output.dest {
+        Dest::Vport(id) => format!("p{}", id.0),
+        Dest::Representor(id) => format!("r{}", id.0),
+    };
+    let mut whole = vec![0; ROOM];
+    match out.heads.get(output.head) {
+        Some(edited) => {
+            whole.extend(edited.head);
+            whole.extend(&came[edited.taken as usize..][..edited.tail as usize]);
+        }
+        None => whole.extend(came),
+    }
+    let start = output.vlan.apply(&mut whole, ROOM).expect("room");
+    (netdev, whole.split_off(start))
 }

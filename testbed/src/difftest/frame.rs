@@ -257,6 +257,45 @@ fn crc32c(bytes: &[u8]) -> [u8; 4] {
     (!crc).to_le_bytes()
 }
 
+/// The frame with the checksum that UDP over IPv6 has to have, if it is such a packet without one.
+pub fn udp6_with_checksum(frame: &[u8]) -> Option<Vec<u8>> {
+    let mut at = 12;
+    let eth_type = |at: usize| Some([*frame.get(at)?, *frame.get(at + 1)?]);
+    while matches!(eth_type(at)?, [0x81, 0] | [0x88, 0xa8]) {
+        at += 4;
+    }
+    let ip = frame.get(at + 2..)?;
+    let (mut next, mut offset) = (*ip.get(6)?, 40);
+    if next == 60 {
+        (next, offset) = (*ip.get(40)?, 48);
+    }
+    let udp = ip.get(offset..)?;
+    if eth_type(at)? != [0x86, 0xdd] || next != 17 || udp.get(6..8)? != [0, 0] {
+        return None;
+    }
+    let mut summed = ip[8..40].to_vec();
+    summed.extend((udp.len() as u32).to_be_bytes());
+    summed.extend([0, 0, 0, 17]);
+    summed.extend(udp);
+    let mut out = frame.to_vec();
+    let sum = checksum(&summed);
+    let sum = if sum == [0, 0] { [0xff; 2] } else { sum };
+    out[at + 2 + offset + 6..][..2].copy_from_slice(&sum);
+    Some(out)
+}
+
+impl Ip {
+    /// Length of the transport header, and where in it the checksum is.
+    fn checksum_place(&self) -> Option<(usize, usize)> {
+        match self.l4 {
+            L4::Tcp(..) => Some((20, 16)),
+            L4::Udp(..) => Some((8, 6)),
+            L4::Icmp(..) => Some((8, 2)),
+            L4::Sctp(..) | L4::Other(_) => None,
+        }
+    }
+}
+
 impl Frame {
     /// As it is on the wire.
     pub fn bytes(&self) -> Vec<u8> {
@@ -292,6 +331,22 @@ impl Frame {
             out.truncate(cut.max(14));
         }
         out
+    }
+
+    /// What a rule has made of this frame, but with the transport checksum that it was sent with;
+    /// only for first fragments over IPv6.
+    pub fn with_old_checksum(&self, now: &[u8]) -> Option<Vec<u8>> {
+        let Body::Ip(ip) = &self.body else {
+            return None;
+        };
+        let (header, at) = ip.checksum_place()?;
+        // Whatever rules put in front, the end stays where it is.
+        let from_end = header + self.len - at;
+        let sent = self.bytes();
+        let mut out = now.to_vec();
+        let place = out.len().checked_sub(from_end)?..out.len() - from_end + 2;
+        out[place].copy_from_slice(&sent[sent.len() - from_end..][..2]);
+        (ip.v6 && ip.part == Part::First).then_some(out)
     }
 
     /// EtherType behind all tags.
@@ -388,19 +443,18 @@ fn body() -> impl Strategy<Value = Body> {
 /// A frame that one of `ports` ports receives.
 pub fn frame(ports: usize) -> impl Strategy<Value = Frame> {
     // What is cut off has headers that end too early.
-    let cut = prop_oneof![14 => Just(None), 1 => (14usize..80).prop_map(Some)];
+    let cut = prop_oneof![14 => Just(None), 1 => (20usize..80).prop_map(Some)];
     // A source is a station's own address.
+    let len = prop_oneof![5 => 26usize..80, 1 => 400usize..500];
     let ends = (0..ports, 0..MACS.len(), 0usize..3);
-    (ends, tags(), body(), 26usize..80, cut).prop_map(|((port, dst, src), tags, body, len, cut)| {
-        Frame {
-            port,
-            dst,
-            src,
-            tags,
-            body,
-            len,
-            cut,
-        }
+    (ends, tags(), body(), len, cut).prop_map(|((port, dst, src), tags, body, len, cut)| Frame {
+        port,
+        dst,
+        src,
+        tags,
+        body,
+        len,
+        cut,
     })
 }
 

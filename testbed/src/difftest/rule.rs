@@ -1,6 +1,6 @@
 //! Rules in the switch's text form, made for frames of the same small world.
 
-use super::frame::{Body, Frame, Ip, L4, MACS, Part, frame};
+use super::frame::{Body, Frame, Ip, L4, MACS, Part, Tag, frame};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -30,6 +30,21 @@ impl Rule {
         }
         text
     }
+
+    /// Whether it changes headers.
+    pub fn rewrites(&self) -> bool {
+        let rewrites = |action: &String| {
+            let word = action.split(' ').next();
+            matches!(word, Some("pedit" | "mpls" | "vlan" | "csum"))
+        };
+        self.actions.iter().any(rewrites)
+    }
+
+    /// Whether an action relies on what this key says.
+    pub fn needs(&self, key: &str) -> bool {
+        let told = ["eth_type", "vlan_", "cvlan_", "ip_proto", "ip_flags"];
+        self.rewrites() && told.iter().any(|word| key.starts_with(word))
+    }
 }
 
 /// Random decisions that shrink to "no".
@@ -53,8 +68,20 @@ impl Wish {
     }
 }
 
-/// Keys that this frame has, those that `wish` wants.
-fn keys_of(frame: &Frame, wish: [u64; 2]) -> Vec<String> {
+/// How much of a packet a rule must know, for its actions to write to headers that are there: tc
+/// writes anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Depth {
+    /// Nothing.
+    Any,
+    /// What is behind the tags.
+    Network,
+    /// The protocol, and that it is no fragment.
+    Transport,
+}
+
+/// Keys that this frame has, those that `wish` wants; at least down to `depth`.
+fn keys_of(frame: &Frame, wish: [u64; 2], depth: Depth) -> Vec<String> {
     let mut keys = Vec::new();
     let (mut wish, mut more) = (Wish(wish[0]), Wish(wish[1]));
     if wish.yes() {
@@ -67,11 +94,11 @@ fn keys_of(frame: &Frame, wish: [u64; 2]) -> Vec<String> {
         keys.push(format!("src_mac {}", mac(MACS[frame.src], &mut more)));
     }
     // tc asks for the protocol first; without one a rule is for all frames.
-    if wish.seldom(4) {
+    if wish.seldom(4) && depth == Depth::Any {
         return keys;
     }
     tag_keys(frame, &mut wish, &mut keys);
-    if wish.seldom(8) && !frame.tags.is_empty() {
+    if wish.seldom(8) && !frame.tags.is_empty() && depth == Depth::Any {
         // What is behind the tags does not count.
         keys.retain(|key| key != "cvlan_id none");
         return keys;
@@ -85,7 +112,7 @@ fn keys_of(frame: &Frame, wish: [u64; 2]) -> Vec<String> {
     };
     keys.push(format!("eth_type {eth_type}"));
     match &frame.body {
-        Body::Ip(ip) => ip_keys(ip, &mut wish, &mut more, &mut keys),
+        Body::Ip(ip) => ip_keys(ip, [&mut wish, &mut more], &mut keys, depth),
         Body::Arp { op, ips, macs } => {
             if wish.yes() && (1..=2).contains(op) {
                 keys.push(format!(
@@ -143,7 +170,7 @@ fn tag_keys(frame: &Frame, wish: &mut Wish, keys: &mut Vec<String>) {
     }
 }
 
-fn ip_keys(ip: &Ip, wish: &mut Wish, more: &mut Wish, keys: &mut Vec<String>) {
+fn ip_keys(ip: &Ip, [wish, more]: [&mut Wish; 2], keys: &mut Vec<String>, depth: Depth) {
     for (name, number) in [("src_ip", ip.ips.0), ("dst_ip", ip.ips.1)] {
         if !wish.seldom(3) {
             continue;
@@ -162,7 +189,7 @@ fn ip_keys(ip: &Ip, wish: &mut Wish, more: &mut Wish, keys: &mut Vec<String>) {
     if wish.seldom(6) {
         keys.push(format!("ip_ttl 0x{:x}{}", ip.ttl, mask(more, 0xff)));
     }
-    if wish.seldom(5) {
+    if wish.seldom(5) || depth == Depth::Transport {
         keys.push(match ip.part {
             Part::Whole => "ip_flags nofrag".to_owned(),
             Part::First => [
@@ -176,7 +203,7 @@ fn ip_keys(ip: &Ip, wish: &mut Wish, more: &mut Wish, keys: &mut Vec<String>) {
             }
         });
     }
-    if !wish.yes() {
+    if !wish.yes() && depth != Depth::Transport {
         return;
     }
     let proto = match ip.proto() {
@@ -262,8 +289,170 @@ fn last_action(ports: usize, chain: u32) -> BoxedStrategy<Option<String>> {
     prop_oneof![4 => send, 2 => plain, 3 => goto, 1 => Just(None)].boxed()
 }
 
-fn action(ports: usize) -> impl Strategy<Value = String> {
-    (0..ports).prop_map(|n| format!("mirror {}", port(n)))
+/// An action that goes on, for packets like `frame`, and what it needs to know of them. `frame`
+/// becomes what the action makes of it.
+fn action(ports: usize, frame: &mut Frame, wish: u64) -> (String, Depth) {
+    let mut wish = Wish(wish);
+    // With a second tag, what tc takes for the network header is that tag.
+    let deep = frame.tags.len() > 1;
+    match wish.below(12) {
+        0..=3 => (
+            format!("mirror {}", port(wish.below(ports as u64) as usize)),
+            Depth::Any,
+        ),
+        4 => {
+            let (words, tag) = tag_words(&mut wish);
+            frame.tags.insert(0, tag);
+            (format!("vlan push {words}"), Depth::Any)
+        }
+        5 => {
+            frame.tags.drain(..1.min(frame.tags.len()));
+            ("vlan pop".to_owned(), Depth::Network)
+        }
+        6 => (
+            format!("vlan modify {}", tag_words(&mut wish).0),
+            Depth::Network,
+        ),
+        7 if !deep => (mpls(frame, &mut wish), Depth::Network),
+        7..=9 => pedit(frame, &mut wish),
+        10 => (police(&mut wish), Depth::Any),
+        _ => {
+            let to = port(wish.below(ports as u64) as usize);
+            (
+                format!("sample rate 1 group {} to {to}", 1 + wish.below(9)),
+                Depth::Any,
+            )
+        }
+    }
+}
+
+fn tag_words(wish: &mut Wish) -> (String, Tag) {
+    let tag = Tag {
+        id: [5, 6, 0, 4094][wish.below(4) as usize],
+        ad: wish.yes(),
+        prio: wish.below(8) as u8,
+        dei: false,
+    };
+    let mut words = format!("id {}", tag.id);
+    if tag.ad {
+        words.push_str(" protocol 802.1ad");
+    }
+    if wish.yes() {
+        words.push_str(&format!(" priority {}", tag.prio));
+    }
+    (words, tag)
+}
+
+/// Rates that take all or nothing, so that time does not matter.
+fn police(wish: &mut Wish) -> String {
+    let limit = [
+        "rate 1gbit burst 1000000",
+        "rate 8kbit burst 1",
+        "rate 1gbit burst 1000000 mtu 300",
+        "pkts_rate 1000000 pkts_burst 1000000",
+    ];
+    let then = [
+        "drop/pipe",
+        "pipe/drop",
+        "drop/pass",
+        "pass/pipe",
+        "pipe/pipe",
+    ];
+    format!(
+        "police {} conform-exceed {}",
+        limit[wish.below(4) as usize],
+        then[wish.below(5) as usize]
+    )
+}
+
+fn mpls(frame: &mut Frame, wish: &mut Wish) -> String {
+    let fields = (wish.below(1 << 20), wish.below(8), 1 + wish.below(200));
+    let label = format!("label {} tc {} ttl {}", fields.0, fields.1, fields.2);
+    let (text, body) = match (&frame.body, wish.below(4)) {
+        (Body::Mpls(_), 0) => return format!("mpls modify {label}"),
+        (Body::Mpls(_), 1) => return "mpls dec_ttl".to_owned(),
+        (Body::Mpls(entries), 2) if entries.len() > 1 => (
+            "mpls pop protocol mpls_uc".to_owned(),
+            Body::Mpls(entries[1..].to_vec()),
+        ),
+        (Body::Mpls(_), 2) => ("mpls pop protocol ipv4".to_owned(), Body::Other(0x0800)),
+        (Body::Mpls(entries), _) => {
+            let more = [&[0][..], entries].concat();
+            (
+                format!("mpls push protocol mpls_uc {label}"),
+                Body::Mpls(more),
+            )
+        }
+        _ => (
+            format!("mpls push protocol mpls_uc {label}"),
+            Body::Mpls(vec![0]),
+        ),
+    };
+    frame.body = body;
+    text
+}
+
+fn pedit(frame: &Frame, wish: &mut Wish) -> (String, Depth) {
+    let mut depth = Depth::Any;
+    let mut text = "pedit ex".to_owned();
+    for _ in 0..=wish.below(3) {
+        let (munge, needs) = munge(frame, wish);
+        depth = depth.max(needs);
+        text.push_str(&format!(" munge {munge}"));
+    }
+    (text, depth)
+}
+
+fn munge(frame: &Frame, wish: &mut Wish) -> (String, Depth) {
+    let eth = |wish: &mut Wish| {
+        let field = ["src", "dst"][wish.below(2) as usize];
+        let mac = [2, 0, 0, 0, 0x20, wish.below(256) as u8];
+        let mac = mac.map(|b| format!("{b:02x}")).join(":");
+        (format!("eth {field} set {mac}"), Depth::Any)
+    };
+    let ip = match &frame.body {
+        Body::Ip(ip) if frame.tags.len() < 2 => ip,
+        _ => return eth(wish),
+    };
+    let header = if ip.v6 { "ip6" } else { "ip" };
+    let end = |wish: &mut Wish| ["src", "dst"][wish.below(2) as usize];
+    match wish.below(6) {
+        0 => eth(wish),
+        1 => {
+            let (end, address) = (end(wish), ip.address(wish.below(16) as u8).0);
+            (format!("{header} {end} set {address}"), Depth::Network)
+        }
+        2 => {
+            let field = if ip.v6 { "hoplimit" } else { "ttl" };
+            let change = match wish.below(3) {
+                0 => format!("set {}", wish.below(256)),
+                1 => "add 255".to_owned(),
+                _ => format!("add {}", wish.below(256)),
+            };
+            (format!("{header} {field} {change}"), Depth::Network)
+        }
+        3 => {
+            let field = if ip.v6 { "traffic_class" } else { "tos" };
+            let retain = ["", " retain 0xfc"][wish.below(2) as usize];
+            let value = wish.below(256) & if retain.is_empty() { 0xff } else { 0xfc };
+            (
+                format!("{header} {field} set 0x{value:x}{retain}"),
+                Depth::Network,
+            )
+        }
+        _ => {
+            let l4 = match (&ip.l4, ip.part) {
+                (L4::Tcp(..), Part::Whole) => "tcp",
+                (L4::Udp(..), Part::Whole) => "udp",
+                _ => return eth(wish),
+            };
+            let end = ["sport", "dport"][wish.below(2) as usize];
+            (
+                format!("{l4} {end} set {}", wish.below(0x10000)),
+                Depth::Transport,
+            )
+        }
+    }
 }
 
 /// A rule, most likely for one of `frames`; `number` makes its priority one that no other rule of
@@ -273,7 +462,7 @@ pub fn rule(ports: usize, number: u16, frames: Vec<Frame>) -> impl Strategy<Valu
     let template = prop_oneof![4 => select(frames), 1 => frame(ports)];
     (chain, template)
         .prop_flat_map(move |(chain, template)| {
-            let actions = (vec(action(ports), 0..4), last_action(ports, chain));
+            let actions = (vec(any::<u64>(), 0..5), last_action(ports, chain));
             (
                 Just(chain),
                 1u16..64,
@@ -282,15 +471,21 @@ pub fn rule(ports: usize, number: u16, frames: Vec<Frame>) -> impl Strategy<Valu
                 actions,
             )
         })
-        .prop_map(move |(chain, prio, template, wish, (mut actions, last))| {
+        .prop_map(move |(chain, prio, template, wish, (actions, last))| {
+            let mut now = template.clone();
+            let actions = actions
+                .into_iter()
+                .map(|wish| action(ports, &mut now, wish));
+            let (mut actions, depths): (Vec<_>, Vec<_>) = actions.unzip();
             actions.extend(last);
             if actions.is_empty() {
                 actions.push("pass".to_owned());
             }
+            let depth = depths.into_iter().max().unwrap_or(Depth::Any);
             Rule {
                 chain,
                 prio: prio * 64 + number,
-                keys: keys_of(&template, wish),
+                keys: keys_of(&template, wish, depth),
                 actions,
             }
         })

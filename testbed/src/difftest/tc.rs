@@ -184,10 +184,39 @@ fn action(text: &str) -> Result<Vec<String>, TcError> {
     Ok(match words[..] {
         ["drop" | "pass" | "trap"] => vec![text.to_owned()],
         ["redirect", to] => vec![format!("mirred egress redirect dev {}", port(to)?)],
-        ["mirror", to] => vec![format!("mirred egress mirror dev {}", port(to)?)],
+        ["mirror", to] => vec![mirror(to)?],
         ["goto", "chain", _] => vec![text.to_owned()],
+        ["vlan", ..] => vec![format!("{text} pipe")],
+        ["mpls", ..] => vec![format!(
+            "{} pipe",
+            text.replace("protocol ipv4", "protocol ip")
+        )],
+        // The kernel leaves checksums wrong until it is told, the switch never does.
+        // Ethernet addresses are in none.
+        ["pedit", ..]
+            if !["munge ip", "munge tcp", "munge udp", "munge sctp"]
+                .iter()
+                .any(|munge| text.contains(munge)) =>
+        {
+            vec![format!("{text} pipe")]
+        }
+        ["pedit", ..] => vec![format!("{text} pipe"), format!("csum {CHECKSUMS} pipe")],
+        ["csum", names] => vec![format!("csum {} pipe", names.replace('/', " and "))],
+        // tc ends the list where nothing is said about those that conform.
+        ["police", ..] => vec![text.to_owned()],
+        // What is sampled goes to psample, and is not seen on a port.
+        ["sample", ref sample @ .., "to", to] => {
+            vec![format!("sample {} pipe", sample.join(" ")), mirror(to)?]
+        }
         _ => return Err(TcError::Unknown(text.to_owned())),
     })
+}
+
+/// What follows a change of a header.
+const CHECKSUMS: &str = "ip4h and icmp and tcp and udp and sctp";
+
+fn mirror(to: &str) -> Result<String, TcError> {
+    Ok(format!("mirred egress mirror dev {}", port(to)?))
 }
 
 #[cfg(test)]
