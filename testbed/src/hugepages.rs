@@ -6,8 +6,9 @@ use std::time::Duration;
 
 const COUNT: &str = "/proc/sys/vm/nr_hugepages";
 const COMPACT: &str = "/proc/sys/vm/compact_memory";
+const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 /// Of which the last must do.
-const ATTEMPTS: usize = 40;
+const ATTEMPTS: usize = 20;
 
 /// A hugetlbfs of 2 MiB pages on a folder of its own; the pages go back with it.
 pub struct Hugepages {
@@ -28,10 +29,14 @@ impl Hugepages {
         let before = read();
         let wanted = before + mib / 2;
         // Memory that has been in use for long has few free pieces of that size until it is tidied.
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             std::fs::write(COUNT, wanted.to_string()).expect(COUNT);
             if read() == wanted {
                 break;
+            }
+            if attempt >= ATTEMPTS / 2 {
+                // What files have been read is all over it.
+                std::fs::write(DROP_CACHES, "1").expect(DROP_CACHES);
             }
             std::fs::write(COMPACT, "1").expect(COMPACT);
             std::thread::sleep(Duration::from_millis(100));

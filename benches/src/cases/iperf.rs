@@ -197,7 +197,10 @@ fn seconds(time: Duration) -> String {
 impl Drop for Containers {
     fn drop(&mut self) {
         if matches!(self.between, Between::Bridge) {
-            let _ = Command::new("ip").args(["link", "del", "bridge0"]).status();
+            // A namespace's netdevs go some time after it, these at once.
+            for name in ["v-server", "v-client", "bridge0"] {
+                let _ = Command::new("ip").args(["link", "del", name]).status();
+            }
         }
     }
 }

@@ -196,8 +196,21 @@ impl Deliverer {
         takes: RxOffloads,
         send: impl Fn(&[IoSlice<'_>]) -> Sent,
     ) -> Fared {
-        let flat = leaving.flatten(&mut self.flat);
         let offload = leaving.offload();
+        if let Bytes::Local(source) = leaving.source()
+            && offload.fits(takes)
+        {
+            // From where it was read to: no copy of ours.
+            let mut header = [0; VNET_HDR_LEN];
+            offload.to_hdr(takes).write(&mut header);
+            let mut tag = [0; 4];
+            let [a, b, c] = leaving.head_pieces(&mut tag);
+            let (offset, len) = leaving.tail();
+            let tail = &source[offset..offset + len];
+            let sent = send(&[&header[..], a, b, c, tail].map(IoSlice::new));
+            return Fared::whole(sent, leaving.len());
+        }
+        let flat = leaving.flatten(&mut self.flat);
         finish(flat, offload, takes, &mut self.segment, |header, bytes| {
             send(&[IoSlice::new(header), IoSlice::new(bytes)])
         })

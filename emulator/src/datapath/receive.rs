@@ -13,6 +13,7 @@ use arrayvec::ArrayVec;
 use chanio_model::offload::VNET_HDR_LEN;
 use chanio_model::{Nanos, VportId};
 use std::io;
+use std::ops::Range;
 
 /// What came of serving a source.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,11 @@ pub enum Progress {
     Worked,
     /// There was nothing; it wants to be asked again.
     Idle,
+    /// All that there was, if anything, was taken from a netdev; an event will tell of more.
+    Drained {
+        /// There was a burst.
+        worked: bool,
+    },
     /// There was nothing; an event will tell when there is.
     Asleep,
 }
@@ -39,9 +45,11 @@ pub struct Receiver {
     worker: usize,
     burst: Burst,
     snapshots: Box<[Snapshot; BURST]>,
-    /// Where frames from netdevs are read to. Pages that no frame reaches are never touched.
-    buffers: Vec<u8>,
-    lengths: ArrayVec<usize, BURST>,
+    /// Where frames from netdevs are read to, one behind the other, so that small ones share pages
+    /// and large ones do not push each other out of the cache.
+    buffer: Vec<u8>,
+    /// Where each of them is in there.
+    places: ArrayVec<Range<usize>, BURST>,
     onward: Onward,
 }
 
@@ -52,8 +60,12 @@ struct Onward {
     deliverer: Deliverer,
 }
 
-/// Room for one frame from a netdev with its virtio-net header.
-const BUFFER: usize = RECV_BUF_LEN;
+/// Bytes for the frames of a burst from a netdev. It ends when there is no room for one more of
+/// the longest: after a few of these, or 32 of those that fit a usual MTU.
+const BUFFER: usize = 4 * RECV_BUF_LEN;
+
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
 
 /// What a burst is forwarded by.
 #[derive(Clone, Copy)]
@@ -71,8 +83,8 @@ impl Receiver {
             worker,
             burst: Burst::default(),
             snapshots: Box::new([[0; VNET_HDR_LEN + HEAD]; BURST]),
-            buffers: vec![0; BURST * BUFFER],
-            lengths: ArrayVec::new(),
+            buffer: vec![0; BUFFER],
+            places: ArrayVec::new(),
             onward: Onward {
                 classifier: Classifier::new(worker),
                 deliveries: Vec::new(),
@@ -181,11 +193,18 @@ impl Receiver {
         context: Context<'_>,
         recv: impl Fn(&mut [u8]) -> io::Result<Option<usize>>,
     ) -> Progress {
-        self.lengths.clear();
-        let mut drained = false;
-        for buffer in self.buffers.chunks_exact_mut(BUFFER) {
-            match recv(buffer) {
-                Ok(Some(len)) => self.lengths.push(len.min(BUFFER)),
+        self.places.clear();
+        let (mut drained, mut at) = (false, 0);
+        while !drained && !self.places.is_full() {
+            let Some(room) = self.buffer.get_mut(at..at + RECV_BUF_LEN) else {
+                break;
+            };
+            match recv(room) {
+                Ok(Some(len)) => {
+                    let end = at + len.min(RECV_BUF_LEN);
+                    self.places.push(at..end);
+                    at = end.next_multiple_of(LINE);
+                }
                 Ok(None) => drained = true,
                 Err(error) => {
                     // The netdev is gone or broken; what removes the port comes from elsewhere.
@@ -193,21 +212,20 @@ impl Receiver {
                     drained = true;
                 }
             }
-            if drained {
-                break;
-            }
         }
         let mut frames = ArrayVec::<Frame<'_>, BURST>::new();
-        let received = self.buffers.chunks_exact(BUFFER).zip(&self.lengths);
-        for ((buffer, len), snapshot) in received.zip(self.snapshots.iter_mut()) {
-            match Frame::snapshot(Bytes::Local(&buffer[..*len]), VNET_HDR_LEN, snapshot) {
+        for (place, snapshot) in self.places.iter().zip(self.snapshots.iter_mut()) {
+            let bytes = Bytes::Local(&self.buffer[place.clone()]);
+            match Frame::snapshot(bytes, VNET_HDR_LEN, snapshot) {
                 Ok(frame) => frames.push(frame),
                 Err(reason) => context.port.counters.lose(self.worker, reason, 1),
             }
         }
         self.onward.forward(context, &mut frames);
         if drained {
-            Progress::Asleep
+            Progress::Drained {
+                worked: !self.places.is_empty(),
+            }
         } else {
             Progress::Worked
         }

@@ -111,13 +111,14 @@ impl Worker {
         let mut i = 0;
         while i < self.active.len() {
             let Active { source, bursts } = &mut self.active[i];
-            match self.receiver.serve(*source, config, &self.datapath, now) {
-                Progress::Worked => {
-                    *bursts += 1;
-                    self.balance.worked();
-                }
-                Progress::Idle => {}
-                Progress::Asleep => {
+            let progress = self.receiver.serve(*source, config, &self.datapath, now);
+            if let Progress::Worked | Progress::Drained { worked: true } = progress {
+                *bursts += 1;
+                self.balance.worked();
+            }
+            match progress {
+                Progress::Worked | Progress::Idle => {}
+                Progress::Drained { .. } | Progress::Asleep => {
                     self.is_active.remove(source);
                     self.active.swap_remove(i);
                     continue;

@@ -395,6 +395,13 @@ impl Client {
         (self.tx.ring.config(), &self.area)
     }
 
+    /// Guest addresses of the transmit ring's buffers, each with a virtio-net header and a frame in
+    /// it, for tests that rewrite what was sent.
+    pub fn transmit_buffers(&self) -> Vec<u64> {
+        let buffers = 0..self.tx.buffer_of.len() as u16;
+        buffers.map(|buffer| self.tx.address(buffer)).collect()
+    }
+
     /// Wake the device, whether it asks for that or not.
     pub fn kick(&self) -> Result<(), ClientError> {
         Ok(self.tx.kick.write(1)?)
