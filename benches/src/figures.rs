@@ -148,6 +148,7 @@ mod tests {
             case: "c".into(),
             about: String::new(),
             series: None,
+            rounds: 3,
             metrics: vec![MPPS],
             contenders: vec!["chanio", "peer"],
             samples,

@@ -9,12 +9,14 @@ mod figures;
 mod helper;
 mod histogram;
 mod machine;
+mod many;
 mod plot;
 mod report;
 mod rig;
 mod rounds;
 
 use clap::Parser;
+use many::NAME as MANY;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -46,7 +48,7 @@ struct Arguments {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "0,100,500,1000,3000",
+        default_value = "0,100,500,2000,9900",
         value_name = "N,N,…"
     )]
     idle: Vec<usize>,
@@ -76,10 +78,11 @@ fn main() -> ExitCode {
         for case in &cases {
             println!("{:<16} {}", case.name, case.about);
         }
+        println!("{MANY:<16} what 10,000 channels cost: program `scale`, into {MANY}.md");
         return ExitCode::SUCCESS;
     }
     for name in &arguments.case {
-        if !cases.iter().any(|case| case.is_called(name)) {
+        if name != MANY && !cases.iter().any(|case| case.is_called(name)) {
             eprintln!("compare: --case {name}: no such case; --list names them");
             return ExitCode::from(2);
         }
@@ -126,8 +129,10 @@ fn compare(arguments: &Arguments, cases: &[cases::Case]) -> std::io::Result<bool
     }
     let table = report::write(&arguments.out, &facts, &arguments.options, &outcomes)?;
     plot::write(&arguments.out, &outcomes).map_err(|e| std::io::Error::other(e.to_string()))?;
+    let many = arguments.case.is_empty() || arguments.case.iter().any(|name| name == MANY);
+    let many = !(many && go_on()) || many::run(&bed, &arguments.out)?;
     print!("\n{table}");
-    Ok(outcomes.iter().all(|outcome| outcome.failures.is_empty()))
+    Ok(many && outcomes.iter().all(|outcome| outcome.failures.is_empty()))
 }
 
 /// Polls for something that takes its time.

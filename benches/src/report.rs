@@ -59,7 +59,8 @@ fn markdown(facts: &Facts, options: &Options, outcomes: &[Outcome]) -> String {
     );
     let _ = writeln!(
         text,
-        "The ratio is chanio to the peer within one round, over {} rounds of {} s; figures are \
+        "The ratio is chanio to the peer within one round, over {} rounds of {} s, half as many in \
+         the cases that make a plot; figures are \
          min / median / max. A sample counts when a cache line went from cpu to cpu and back in at \
          most {} ns before and after it, and no busy thread waited for its cpu, nor the host took \
          it, for more than {} % of it. Rows marked * had no round in which all counted: they say \
@@ -73,7 +74,7 @@ fn markdown(facts: &Facts, options: &Options, outcomes: &[Outcome]) -> String {
     text += "|---|---|---|---|---|---|---|---|\n";
     for outcome in outcomes {
         for row in rows(outcome) {
-            text += &line(&row, options.rounds);
+            text += &line(&row, outcome.rounds);
         }
     }
     text += "\nThe cases:\n\n";

@@ -14,11 +14,11 @@ use std::time::Duration;
 /// How to measure.
 #[derive(Clone, Debug, clap::Args, Serialize)]
 pub struct Options {
-    /// Runs of each contender
+    /// Runs of each contender; in a series of cases that make a plot, half as many
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub rounds: usize,
     /// Length of a window, seconds
-    #[arg(long, default_value_t = 2.0, value_name = "S")]
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
     pub secs: f64,
     /// Windows in a run until one is clean
     #[arg(long, default_value_t = 3, value_name = "N")]
@@ -71,6 +71,8 @@ pub struct Outcome {
     pub about: String,
     /// The plot that it is a point of.
     pub series: Option<Series>,
+    /// Runs of each contender there were to be.
+    pub rounds: usize,
     /// What was measured.
     pub metrics: Vec<Metric>,
     /// chanio, then its peers.
@@ -85,8 +87,13 @@ pub struct Outcome {
 
 /// Runs a case. `go_on` is asked before each run.
 pub fn run(bed: &Bed, case: &Case, options: &Options, go_on: &dyn Fn() -> bool) -> Outcome {
+    let rounds = match case.series {
+        Some(_) => options.rounds.div_ceil(2),
+        None => options.rounds,
+    };
     let mut outcome = Outcome {
         case: case.name.clone(),
+        rounds,
         about: case.about.clone(),
         series: case.series.clone(),
         metrics: case.metrics.clone(),
@@ -96,7 +103,7 @@ pub fn run(bed: &Bed, case: &Case, options: &Options, go_on: &dyn Fn() -> bool) 
         failures: Vec::new(),
     };
     let count = case.contenders.len();
-    for round in 1..=options.rounds {
+    for round in 1..=rounds {
         for place in 0..count {
             let contender = &case.contenders[(place + round - 1) % count];
             let name = contender.name;
@@ -107,7 +114,7 @@ pub fn run(bed: &Bed, case: &Case, options: &Options, go_on: &dyn Fn() -> bool) 
                 outcome.failures.push("interrupted".into());
                 return outcome;
             }
-            let label = format!("{} {round}/{} {name}", case.name, options.rounds);
+            let label = format!("{} {round}/{rounds} {name}", case.name);
             // The testbed's helpers panic with all that the programs said.
             let run = AssertUnwindSafe(|| one(bed, case, contender, options, round, &label));
             match catch_unwind(run).unwrap_or_else(|panic| Err(Trouble::Failed(text_of(&*panic)))) {

@@ -1,6 +1,6 @@
 //! How the rate changes with the number of channels: active ones, and idle ones beside them.
 
-use super::{Case, Contender, MPPS};
+use super::{Case, Contender, MPPS, Metric};
 use crate::backend::{Backend, SWITCHES};
 use crate::bed::Bed;
 use crate::client::{Frames, Loop};
@@ -17,8 +17,16 @@ const TESTPMD_PORTS: usize = 32;
 const OVS_PORTS: usize = 510;
 /// Idle drivers in one helper: each has a handful of open files.
 const IN_A_HELPER: usize = 1500;
-/// Open files of a device and of a driver for each connected channel, and what they have besides.
-const FILES: (u64, u64) = (6, 200);
+/// Open files of a device, and no more of a driver, for each connected channel, and what they have
+/// besides.
+const FILES: (u64, u64) = (2, 100);
+
+/// Of the process that forwards, without the hugepages that DPDK has besides.
+const RESIDENT: Metric = Metric {
+    name: "resident",
+    unit: "MiB",
+    higher_is_better: false,
+};
 
 /// With how many connected ports each of [`SWITCHES`] works.
 const MOST_PORTS: [usize; 3] = [usize::MAX, OVS_PORTS, TESTPMD_PORTS];
@@ -41,7 +49,7 @@ pub fn cases(idle: &[usize]) -> Vec<Case> {
         case.in_series("active", "pairs of active channels", pairs)
     });
     let idle = idle.iter().map(|&idle| {
-        let contenders = [0, 1, 2].map(|n| {
+        let crowds = [0, 1, 2].map(|n| {
             let ((name, start), most) = (SWITCHES[n], MOST_PORTS[n]);
             Contender::new(name, move |bed| {
                 if idle + 2 > most {
@@ -59,8 +67,16 @@ pub fn cases(idle: &[usize]) -> Vec<Case> {
                 Crowd::start(bed, start(bed, idle + 2)?)
             })
         });
+        let mut contenders = Vec::from(crowds);
+        if idle > 0 {
+            let (_, start) = SWITCHES[0];
+            contenders.push(Contender::new("chanio without them", move |bed| {
+                Crowd::start(bed, start(bed, 2)?)
+            }));
+        }
         let about = format!("as loop64, beside {idle} channels with a driver that does nothing");
-        let case = Case::new(&format!("idle-{idle}"), about, &[MPPS], contenders.into());
+        let metrics = [MPPS, RESIDENT];
+        let case = Case::new(&format!("idle-{idle}"), about, &metrics, contenders);
         case.in_series("idle", "idle channels, connected", idle)
     });
     active.into_iter().chain(idle).collect()
@@ -102,10 +118,23 @@ impl Rig for Crowd {
     }
 
     fn window(&mut self, time: Duration) -> Result<Vec<f64>, Trouble> {
-        self.busy.window(time)
+        let mut values = self.busy.window(time)?;
+        values.push(resident(self.processes()[0])?);
+        Ok(values)
     }
 
     fn finish(&mut self) -> Result<(), String> {
         self.busy.finish()
+    }
+}
+
+/// MiB of memory that a process has, hugepages apart.
+fn resident(pid: u32) -> Result<f64, Trouble> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+    match kib {
+        Some(kib) => Ok(kib / 1024.0),
+        None => Err(Trouble::Failed(format!("no VmRSS of process {pid}"))),
     }
 }

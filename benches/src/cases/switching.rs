@@ -12,6 +12,7 @@ pub fn cases() -> Vec<Case> {
         ("loopimix", Frames::Imix, imix, false),
         ("loop64-packed", Frames::Of(64), "64 B", true),
         ("loop1500-packed", Frames::Of(1500), "1500 B", true),
+        ("loopimix-packed", Frames::Imix, imix, true),
     ]
     .map(|(name, frames, what, packed)| case(name, frames, what, packed))
     .into()
