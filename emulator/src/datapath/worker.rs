@@ -17,9 +17,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Rounds over the active sources between two looks at epoll, and the time after which there are no
-/// more of them: with thousands of active sources a round is long, and others wait to be found.
-const ROUNDS_PER_EPOLL: (u32, Nanos) = (16, 100_000);
+/// Time between two looks at epoll while there are active sources: each is a system call, which
+/// costs as much as some frames, and at whose end whoever else wants the processor gets it. Others
+/// wait so long to be found, so it has to be far below the time that a ring is polled in vain: else
+/// two that answer each other take turns in falling asleep.
+const UNTIL_EPOLL: Nanos = 5_000;
 
 struct Active {
     source: Source,
@@ -55,14 +57,8 @@ impl Worker {
 
     pub(super) fn run(mut self) {
         while !self.datapath.stopping.load(Ordering::Acquire) {
-            let (rounds, patience) = ROUNDS_PER_EPOLL;
-            let mut first = None;
-            for _ in 0..rounds {
-                let now = self.round();
-                if self.active.is_empty() || now - *first.get_or_insert(now) > patience {
-                    break;
-                }
-            }
+            let first = self.round();
+            while !self.active.is_empty() && self.round() - first < UNTIL_EPOLL {}
             let timeout = if self.active.is_empty() {
                 EpollTimeout::NONE
             } else {

@@ -275,11 +275,8 @@ impl Burst {
     /// Empties the burst for chains of `mem`.
     #[inline]
     pub(super) fn begin(&mut self, mem: &Arc<GuestMemory>) {
-        self.segments.clear();
-        self.chains.clear();
-        if !self.mem.as_ref().is_some_and(|held| Arc::ptr_eq(held, mem)) {
-            self.mem = Some(Arc::clone(mem));
-        }
+        self.clear();
+        self.mem = Some(Arc::clone(mem));
     }
 
     /// Adds a chain of the memory given to [`Burst::begin`], which `walk` appends.

@@ -134,8 +134,11 @@ impl PackedRing {
     /// # Errors
     /// A [`RingFault`]; then `burst` holds the good lists before the bad one, already popped.
     pub fn pop_burst(&mut self, burst: &mut Burst, max: usize) -> Result<usize, RingFault> {
+        burst.clear();
+        if !self.has_next()? {
+            return Ok(0);
+        }
         burst.begin(&self.mem);
-        self.check_memory()?;
         let max = max.min(BURST);
         for n in 0..max {
             let at = self.next_avail;

@@ -149,8 +149,12 @@ impl SplitRing {
     /// # Errors
     /// A [`RingFault`]; then `burst` holds the good chains before the bad one, already popped.
     pub fn pop_burst(&mut self, burst: &mut Burst, max: usize) -> Result<usize, RingFault> {
-        burst.begin(&self.mem);
+        burst.clear();
         let n = usize::from(self.available()?).min(max).min(BURST);
+        if n == 0 {
+            return Ok(0);
+        }
+        burst.begin(&self.mem);
         let mut heads = [0u16; BURST];
         for (i, head) in heads[..n].iter_mut().enumerate() {
             *head = self.avail_head(i as u16);
