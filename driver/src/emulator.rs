@@ -6,6 +6,7 @@ use chanio_emu::control::proto::control_client::ControlClient;
 use chanio_emu::control::proto::{self, attach::Kind};
 use chanio_emu::nic::spec::Attach;
 use chanio_model::flow::text;
+use chanio_model::rss::RssChange;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
@@ -179,6 +180,7 @@ impl Nic for Emulator {
             spoofchk: change.spoofchk,
             trust: change.trust,
             link_up: change.link_up,
+            rss: change.rss.map(rss_change),
             clear_fault: change.clear_fault,
         };
         let mut client = self.client.clone();
@@ -337,6 +339,7 @@ fn channel_spec(spec: ChannelSpec) -> proto::ChannelSpec {
         spoofchk: spec.spoofchk,
         trust: spec.trust,
         link_down: !spec.link_up,
+        rss: spec.rss.map(rss_change),
         attach: Some(proto::Attach { kind: Some(kind) }),
     }
 }
@@ -379,6 +382,29 @@ fn channel(c: proto::Channel) -> Channel {
         state,
         fault: some(c.fault),
         features: format!("{:#x}", c.features),
+        rss: c.rss.map(rss),
+    }
+}
+
+fn rss_change(change: RssChange) -> proto::Rss {
+    let table = change.table.unwrap_or_default();
+    proto::Rss {
+        off: change.off,
+        hash_types: change.types.map(|types| types.to_string()),
+        key: change.key.map(|key| key.to_string()),
+        table: table.into_iter().map(u32::from).collect(),
+        unclassified: change.unclassified.map(u32::from),
+    }
+}
+
+fn rss(rss: proto::Rss) -> Rss {
+    let types = rss.hash_types.unwrap_or_default();
+    let types = types.split(',').filter(|name| *name != "none");
+    Rss {
+        hash_types: types.map(str::to_owned).collect(),
+        key: rss.key.unwrap_or_default(),
+        table: rss.table,
+        unclassified: rss.unclassified.unwrap_or_default(),
     }
 }
 

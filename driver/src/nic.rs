@@ -2,6 +2,7 @@
 //! also what `--json` prints (docs/json.md).
 
 use crate::DeviceError;
+use chanio_model::rss::RssChange;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -129,6 +130,8 @@ pub struct ChannelSpec {
     pub trust: bool,
     /// Administrative link state.
     pub link_up: bool,
+    /// How packets are spread over its queues; `None`: as the device does it.
+    pub rss: Option<RssChange>,
     /// Where its queues go.
     pub attach: chanio_emu::nic::spec::Attach,
 }
@@ -148,6 +151,8 @@ pub struct ChannelChange {
     pub trust: Option<bool>,
     /// Administrative link state.
     pub link_up: Option<bool>,
+    /// How packets are spread over its queues.
+    pub rss: Option<RssChange>,
     /// Start again after a fault.
     pub clear_fault: bool,
 }
@@ -187,6 +192,21 @@ pub struct Channel {
     pub fault: Option<String>,
     /// Virtio feature bits in use, in hex.
     pub features: String,
+    /// How packets are spread over its queues; `null`: as the device does it.
+    pub rss: Option<Rss>,
+}
+
+/// Receive-side scaling in force.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rss {
+    /// What is hashed.
+    pub hash_types: Vec<String>,
+    /// In hex, with colons.
+    pub key: String,
+    /// Queue pairs by the low bits of the hash.
+    pub table: Vec<u32>,
+    /// The queue pair for packets of which nothing is hashed.
+    pub unclassified: u32,
 }
 
 /// A representor.

@@ -351,3 +351,30 @@ fn the_demo_agrees_with_itself() {
         assert!(text.contains(word), "{text}");
     }
 }
+
+#[test]
+fn rss_is_set_in_parts_and_shown() {
+    let bed = Bed::new();
+    let plain = bed.json(&["channel", "add", "web1", "--queues", "4"]);
+    assert_eq!(plain["rss"], Value::Null);
+    let set = |args: &[&str]| bed.json(&[&["channel", "set", "web1"], args].concat());
+    let rss = set(&["--rss-table", "0,1,2,3", "--rss-hash", "tcp4,udp4"])["rss"].clone();
+    assert_eq!(rss["table"], serde_json::json!([0, 1, 2, 3]));
+    assert_eq!(rss["hash_types"], serde_json::json!(["tcp4", "udp4"]));
+    let rss = set(&["--rss-key", "6d:5a", "--rss-unclassified", "3"])["rss"].clone();
+    assert!(rss["key"].as_str().unwrap().starts_with("6d:5a:00:00"));
+    assert_eq!(rss["table"], serde_json::json!([0, 1, 2, 3]));
+    assert_eq!(rss["unclassified"], 3);
+    let (code, why) = bed.refused(&["channel", "set", "web1", "--rss-table", "0,1,2"]);
+    assert_eq!(code, 1);
+    assert!(
+        why.contains("table: 3 entries, must be a power of two"),
+        "{why}"
+    );
+    let (code, why) = bed.refused(&["channel", "set", "web1", "--rss-key", "6d:5"]);
+    assert_eq!(code, 2, "{why}");
+    assert_eq!(set(&["--rss", "off"])["rss"], Value::Null);
+    let made = bed.json(&["channel", "add", "web2", "--queues", "2", "--rss", "on"]);
+    let table = made["rss"]["table"].as_array().unwrap();
+    assert_eq!((table.len(), &table[1]), (128, &Value::from(1)));
+}

@@ -14,6 +14,7 @@
 //! | [`ct`] | connection tracking and NAT |
 //! | [`meter`] | tc's police: byte and packet rates |
 //! | [`edit`] | rewriting a packet: tags, fields, checksums, tunnels, translated addresses |
+//! | [`rss`] | receive-side scaling: the Toeplitz hash, hash types, the indirection table |
 //! | [`eswitch`] | the switch: legacy FDB, switchdev tables, what to do with one packet |
 
 pub mod ct;
@@ -25,6 +26,7 @@ mod hash;
 pub mod ids;
 pub mod meter;
 pub mod offload;
+pub mod rss;
 #[cfg(test)]
 mod testing;
 pub mod wire;

@@ -16,17 +16,7 @@ pub struct Bed {
 
 /// A channel of one queue pair at a vhost-user socket.
 pub fn channel(name: &str) -> ChannelSpec {
-    ChannelSpec {
-        name: name.parse().expect("a channel's name"),
-        queues: 1,
-        mac: None,
-        vlan: None,
-        mtu: 1500,
-        spoofchk: false,
-        trust: false,
-        link_up: true,
-        attach: Attach::VhostUser,
-    }
+    ChannelSpec::new(name.parse().expect("a channel's name"))
 }
 
 /// A channel that is the netdev `eth0` of a container.

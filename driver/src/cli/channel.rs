@@ -5,6 +5,7 @@ use super::{CliError, Done, Switch, or_dash, yes_no};
 use chanio::Nic;
 use chanio::nic::{Channel, ChannelChange, ChannelSpec};
 use chanio_emu::nic::spec::Attach;
+use chanio_model::rss::{HashTypes, RssChange, RssKey};
 use ipnet::IpNet;
 
 #[derive(clap::Subcommand)]
@@ -83,6 +84,42 @@ pub struct Settings {
     /// Administrative link state
     #[arg(long)]
     link: Option<Link>,
+    #[command(flatten)]
+    rss: RssArgs,
+}
+
+/// Receive-side scaling; any of these switches it on.
+#[derive(Clone, clap::Args)]
+pub struct RssArgs {
+    /// Spread packets over the queues by a Toeplitz hash, or as the device does it
+    #[arg(long, value_name = "on|off")]
+    rss: Option<Switch>,
+    /// Its key, 1 to 40 bytes in hex
+    #[arg(long, value_name = "HEX")]
+    rss_key: Option<RssKey>,
+    /// Queues, counted from 0, by the low bits of the hash: a power of two of them, at most 512
+    #[arg(long, value_name = "Q,Q,…", value_delimiter = ',')]
+    rss_table: Option<Vec<u16>>,
+    /// What is hashed: of ip4,tcp4,udp4,ip6,tcp6,udp6,ip6-ex,tcp6-ex,udp6-ex, or none
+    #[arg(long, value_name = "TYPES")]
+    rss_hash: Option<HashTypes>,
+    /// The queue for packets of which nothing is hashed
+    #[arg(long, value_name = "Q")]
+    rss_unclassified: Option<u16>,
+}
+
+impl RssArgs {
+    fn change(self) -> Option<RssChange> {
+        let off = matches!(self.rss, Some(Switch::Off));
+        let change = RssChange {
+            off,
+            types: self.rss_hash,
+            key: self.rss_key,
+            table: self.rss_table,
+            unclassified: self.rss_unclassified,
+        };
+        (self.rss.is_some() || change != RssChange::default()).then_some(change)
+    }
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -142,6 +179,7 @@ pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
                 spoofchk: settings.spoofchk.map(Switch::is_on),
                 trust: settings.trust.map(Switch::is_on),
                 link_up: settings.link.map(|l| matches!(l, Link::Up)),
+                rss: settings.rss.change(),
                 clear_fault,
             };
             let channel = nic.set_channel(&name, change)?;
@@ -164,6 +202,7 @@ impl Add {
             spoofchk: self.settings.spoofchk.is_some_and(Switch::is_on),
             trust: self.settings.trust.is_some_and(Switch::is_on),
             link_up: !matches!(self.settings.link, Some(Link::Down)),
+            rss: self.settings.rss.clone().change(),
             attach: attach.clone(),
         };
         Ok(match self.count {

@@ -254,6 +254,7 @@ fn add_channels(
             spoofchk: i == spoofer,
             trust: false,
             link_up: true,
+            rss: None,
             attach: Attach::VhostUser,
         };
         channels.extend(nic.add_channels(batch.map(spec).collect())?);

@@ -5,6 +5,7 @@ use super::plan::Plan;
 use crate::nic::spec::*;
 use crate::nic::{NicApi, PortNames};
 use chanio_model::flow::RuleSpec;
+use chanio_model::rss::RssChange;
 use chanio_model::{ChannelName, Mac, RuleId, VportId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -160,6 +161,7 @@ impl Steps<'_> {
             spoofchk: Some(old.spoofchk),
             trust: Some(old.trust),
             link_up: Some(old.link_up),
+            rss: Some(RssChange::to(old.rss.as_ref())),
             clear_fault: false,
         };
         self.done.push(Undo::SetChannel(old.name.clone(), back));

@@ -146,6 +146,7 @@ fn info(vport: VportId, spec: &ChannelSpec) -> ChannelInfo {
         fault: None,
         features: 0,
         active_queues: 0,
+        rss: spec.rss.clone(),
     }
 }
 

@@ -55,6 +55,16 @@ pub(super) struct Channel {
     pub attach: Text,
     #[serde(default)]
     pub addresses: Vec<Spanned<String>>,
+    pub rss: Option<Spanned<Rss>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rss {
+    pub hash_types: Option<String>,
+    pub key: Option<String>,
+    pub table: Option<Vec<i64>>,
+    pub unclassified: Option<i64>,
 }
 
 #[derive(Deserialize)]

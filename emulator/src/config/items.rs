@@ -5,7 +5,7 @@ use super::source::Source;
 use super::{Config, ConfigError, FlowRule};
 use crate::nic::Refused;
 use crate::nic::attach_text::AttachError;
-use crate::nic::edge::{self, DEFAULT_MTU, MTU, QUEUES, shown};
+use crate::nic::edge::{self, DEFAULT_MTU, MTU, QUEUES, RssText, shown};
 use crate::nic::spec::*;
 use chanio_model::eswitch::Mode;
 use chanio_model::flow::{RuleSpec, RuleTextError};
@@ -172,13 +172,33 @@ pub(super) fn channel(source: &Source, from: file::Channel) -> Result<ChannelSpe
         });
         addresses.push(address?);
     }
+    let queues = number("queues", &from.queues, QUEUES, 1)?;
+    let rss = match &from.rss {
+        None => None,
+        Some(asked) => {
+            let file::Rss {
+                hash_types,
+                key,
+                table,
+                unclassified,
+            } = asked.get_ref();
+            let text = RssText {
+                types: hash_types.as_deref(),
+                key: key.as_deref(),
+                table: table.clone(),
+                unclassified: *unclassified,
+            };
+            let settings = edge::rss(&text).and_then(|change| Ok(change.apply(None, queues)?));
+            settings.map_err(refused(asked.span()))?
+        }
+    };
     let at = from
         .addresses
         .first()
         .map_or(from.name.span(), Spanned::span);
     Ok(ChannelSpec {
         name,
-        queues: number("queues", &from.queues, QUEUES, 1)?,
+        queues,
         mac: from.mac.as_ref().map(mac).transpose()?,
         vlan: from.vlan.as_ref().map(vlan).transpose()?.flatten(),
         mtu: number("mtu", &from.mtu, MTU, DEFAULT_MTU)?,
@@ -190,6 +210,7 @@ pub(super) fn channel(source: &Source, from: file::Channel) -> Result<ChannelSpe
                 source.one_of("channel", "link", link, [("up", true), ("down", false)])?
             }
         },
+        rss,
         attach: attach.with_addresses(addresses).map_err(wrong(at))?,
     })
 }

@@ -3,6 +3,7 @@
 use super::items::own_address;
 use super::{Config, ConfigError, FlowRule};
 use crate::nic::spec::*;
+use chanio_model::rss::RssChange;
 use chanio_model::{ChannelName, Mac};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
@@ -166,12 +167,7 @@ impl Plan {
 }
 
 fn same(a: &ChannelSpec, b: &ChannelSpec) -> bool {
-    let parts = |s: &ChannelSpec| {
-        (
-            s.queues, s.mac, s.vlan, s.mtu, s.spoofchk, s.trust, s.link_up,
-        )
-    };
-    parts(a) == parts(b) && a.attach == b.attach
+    a.attach == b.attach && change(a, b).is_some_and(|change| change == ChannelChange::default())
 }
 
 /// What a running channel must change; `None`: it must be made anew.
@@ -188,6 +184,7 @@ pub(super) fn change(from: &ChannelSpec, to: &ChannelSpec) -> Option<ChannelChan
         spoofchk: (from.spoofchk != to.spoofchk).then_some(to.spoofchk),
         trust: (from.trust != to.trust).then_some(to.trust),
         link_up: (from.link_up != to.link_up).then_some(to.link_up),
+        rss: (from.rss != to.rss).then(|| RssChange::to(to.rss.as_ref())),
         clear_fault: false,
     })
 }

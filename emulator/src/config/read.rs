@@ -3,7 +3,7 @@
 use super::items::{self, Builder};
 use super::source::Source;
 use super::{Config, ConfigError, Place, file};
-use crate::nic::edge::{self, AGEING_SECS, DEFAULT_AGEING_SECS, DEFAULT_MTU, QUEUES, shown};
+use crate::nic::edge::{self, AGEING_SECS, DEFAULT_AGEING_SECS, QUEUES, shown};
 use crate::nic::spec::*;
 use chanio_model::eswitch::Mode;
 use std::fmt::Display;
@@ -218,15 +218,8 @@ fn generate_channels(builder: &mut Builder, over: &Overrides) -> Result<(), Conf
     for number in 1..=over.channels {
         let name = edge::channel_name(&format!("ch{number}")).map_err(on_command_line)?;
         let spec = ChannelSpec {
-            name,
             queues,
-            mac: None,
-            vlan: None,
-            mtu: DEFAULT_MTU,
-            spoofchk: false,
-            trust: false,
-            link_up: true,
-            attach: Attach::VhostUser,
+            ..ChannelSpec::new(name)
         };
         builder.add_channel(spec).map_err(on_command_line)?;
     }

@@ -3,11 +3,12 @@
 
 use super::error::RequestError;
 use super::proto;
-use crate::nic::edge::{self, DEFAULT_MTU, MTU, QUEUES, shown};
+use crate::nic::edge::{self, DEFAULT_MTU, MTU, QUEUES, RssText, shown};
 use crate::nic::spec::*;
 use crate::nic::{PortNames, Refused};
 use chanio_model::eswitch::Mode;
 use chanio_model::flow::Action;
+use chanio_model::rss::{RssChange, RssSettings};
 use chanio_model::{ChannelName, Mac};
 use ipnet::IpNet;
 
@@ -17,9 +18,13 @@ pub fn channel_spec(asked: proto::ChannelSpec) -> Result<ChannelSpec, RequestErr
         0 => i64::from(default),
         asked => i64::from(asked),
     };
+    let queues = edge::number("queues", or(asked.queues, 1), QUEUES)?;
+    let rss = asked.rss.as_ref().map(rss_change).transpose()?;
+    let rss = rss.map(|change| change.apply(None, queues).map_err(Refused::from));
     Ok(ChannelSpec {
         name: edge::channel_name(&asked.name)?,
-        queues: edge::number("queues", or(asked.queues, 1), QUEUES)?,
+        queues,
+        rss: rss.transpose()?.flatten(),
         mac: match asked.mac.as_str() {
             "" => None,
             text => Some(edge::mac(text)?),
@@ -31,6 +36,32 @@ pub fn channel_spec(asked: proto::ChannelSpec) -> Result<ChannelSpec, RequestErr
         link_up: !asked.link_down,
         attach: attach(asked.attach)?,
     })
+}
+
+fn rss_change(asked: &proto::Rss) -> Result<RssChange, Refused> {
+    let table = asked.table.iter().copied().map(i64::from).collect();
+    let change = edge::rss(&RssText {
+        types: asked.hash_types.as_deref(),
+        key: asked.key.as_deref(),
+        table: Some(table).filter(|table: &Vec<i64>| !table.is_empty()),
+        unclassified: asked.unclassified.map(i64::from),
+    })?;
+    Ok(RssChange {
+        off: asked.off,
+        ..change
+    })
+}
+
+impl From<RssSettings> for proto::Rss {
+    fn from(settings: RssSettings) -> Self {
+        Self {
+            off: false,
+            hash_types: Some(settings.types().to_string()),
+            key: Some(settings.key().to_string()),
+            table: settings.table().iter().copied().map(u32::from).collect(),
+            unclassified: Some(settings.unclassified().into()),
+        }
+    }
 }
 
 fn attach(asked: Option<proto::Attach>) -> Result<Attach, RequestError> {
@@ -81,6 +112,7 @@ pub fn channel_change(
         spoofchk: asked.spoofchk,
         trust: asked.trust,
         link_up: asked.link_up,
+        rss: asked.rss.as_ref().map(rss_change).transpose()?,
         clear_fault: asked.clear_fault,
     };
     Ok((name, change))
@@ -215,6 +247,7 @@ impl From<ChannelSpec> for proto::ChannelSpec {
             spoofchk: spec.spoofchk,
             trust: spec.trust,
             link_down: !spec.link_up,
+            rss: spec.rss.map(Into::into),
             attach: Some(spec.attach.into()),
         }
     }
@@ -239,6 +272,7 @@ impl From<ChannelInfo> for proto::Channel {
             fault: info.fault.unwrap_or_default(),
             features: info.features,
             active_queues: info.active_queues.into(),
+            rss: info.rss.map(Into::into),
         }
     }
 }

@@ -82,7 +82,7 @@ impl RequestError {
 /// The status code that tells a client what kind of refusal this is.
 pub fn code(refused: &Refused) -> Code {
     match refused {
-        Refused::Invalid { .. } | Refused::Rule(_) => Code::InvalidArgument,
+        Refused::Invalid { .. } | Refused::Rule(_) | Refused::Rss(_) => Code::InvalidArgument,
         Refused::PoolExhausted { .. } => Code::ResourceExhausted,
         Refused::DuplicateName(_) | Refused::DuplicateMac { .. } => Code::AlreadyExists,
         Refused::NoChannel(_)

@@ -8,7 +8,10 @@ use crate::ring::{Filling, Notifier, Reserve, RingFault, RxScratch};
 use crate::vhost::Device;
 use chanio_model::DropReason;
 use chanio_model::eswitch::{Dest, Heads, VlanOp};
-use chanio_model::offload::{Offload, RxOffloads, Segmenter, VNET_HDR_LEN, finish_checksum};
+use chanio_model::offload::{
+    HASH_HDR_LEN, Offload, RxOffloads, Segmenter, VNET_HDR_LEN, finish_checksum, with_hash,
+};
+use chanio_model::rss::{PacketHash, Rss};
 use parking_lot::MutexGuard;
 use std::io::{self, IoSlice};
 
@@ -47,6 +50,18 @@ impl<'b, 'a> Classified<'b, 'a> {
     fn leaving(&self, delivery: &Delivery) -> Leaving<'b> {
         let edited = self.heads.get(delivery.head);
         self.frame(delivery).leaving(edited, delivery.vlan)
+    }
+
+    /// The queue pair, of `pairs`, that the frame goes to. A table may name pairs that do not run
+    /// now.
+    fn pair(&self, delivery: &Delivery, rss: Option<&Rss>, pairs: u16) -> u16 {
+        match rss {
+            Some(rss) => rss.queue(self.leaving(delivery).rss_hash(rss)) % pairs,
+            None => {
+                let hash = u64::from(self.frame(delivery).flow_hash());
+                ((hash * u64::from(pairs)) >> 32) as u16
+            }
+        }
     }
 }
 
@@ -128,12 +143,14 @@ impl Deliverer {
             Endpoint::Rings(channel) => self.fill_rings(share, burst, port, channel),
             Endpoint::Netdev(netdev) => {
                 let taps = &netdev.queues;
+                let rss = (taps.len() > 1).then(|| netdev.steering.spread());
+                let rss = rss.flatten();
                 for delivery in share {
                     let tap = match &taps[..] {
                         [tap] => tap,
                         taps => {
-                            let hash = burst.frame(delivery).flow_hash();
-                            &taps[hash as usize % taps.len()]
+                            let pairs = taps.len() as u16;
+                            &taps[usize::from(burst.pair(delivery, rss.as_deref(), pairs))]
                         }
                     };
                     let leaving = burst.leaving(delivery);
@@ -229,11 +246,12 @@ impl Deliverer {
             let ring = channel.rx(0).filter(|_| pairs == 1);
             return self.fill_ring(share, burst, port, ring, channel);
         }
+        let rss = channel.steering().spread();
         let mut spread = std::mem::take(&mut self.spread);
         spread.clear();
         spread.extend(share.iter().map(|delivery| {
-            let pair = (u64::from(burst.frame(delivery).flow_hash()) * u64::from(pairs)) >> 32;
-            let order = pair << 16 | u64::from(delivery.frame);
+            let pair = burst.pair(delivery, rss.as_deref(), pairs);
+            let order = u64::from(pair) << 16 | u64::from(delivery.frame);
             Delivery { order, ..*delivery }
         }));
         spread.sort_unstable_by_key(|d| d.order);
@@ -258,7 +276,9 @@ impl Deliverer {
             return;
         };
         let queue = guard.as_mut().expect("filtered above");
-        let wants = Wants::of(queue);
+        let report = queue.hash_report.then(|| channel.steering().report());
+        let report = report.flatten();
+        let wants = Wants::of(queue, report.as_deref());
         let mut ring = queue.ring.fill(&mut self.scratch, share.len());
         let mut all = Fared::default();
         let mut fault = None;
@@ -292,19 +312,30 @@ impl Deliverer {
 
 /// How a driver wants its frames.
 #[derive(Clone, Copy)]
-struct Wants {
+struct Wants<'a> {
     header_len: usize,
     mergeable: bool,
     offloads: RxOffloads,
+    /// The header tells the packet's hash.
+    hash_report: bool,
+    /// By which it is computed; `None`: there is none.
+    rss: Option<&'a Rss>,
 }
 
-impl Wants {
-    fn of(queue: &RxQueue) -> Self {
+impl<'a> Wants<'a> {
+    fn of(queue: &RxQueue, rss: Option<&'a Rss>) -> Self {
         Self {
             header_len: queue.header_len,
             mergeable: queue.mergeable,
             offloads: queue.offloads,
+            hash_report: queue.hash_report,
+            rss,
         }
+    }
+
+    fn hash(&self, leaving: &Leaving<'_>) -> PacketHash {
+        let rss = self.rss;
+        rss.map_or_else(PacketHash::default, |rss| leaving.rss_hash(rss))
     }
 }
 
@@ -313,7 +344,7 @@ impl Wants {
 #[inline]
 fn fill_buffers<'f>(
     ring: &mut Filling<'_, 'f>,
-    wants: Wants,
+    wants: Wants<'_>,
     burst: Classified<'_, 'f>,
     delivery: &Delivery,
     local: (&mut [u8], &mut [u8]),
@@ -321,6 +352,7 @@ fn fill_buffers<'f>(
     let frame = burst.frame(delivery);
     if delivery.vlan == VlanOp::None
         && delivery.head.is_as_it_came()
+        && !wants.hash_report
         && let Some(front) = frame.plain_front(wants.header_len)
     {
         // As most are: nothing to compute, and one buffer.
@@ -339,23 +371,25 @@ fn fill_buffers<'f>(
 
 fn fill_finished(
     ring: &mut Filling<'_, '_>,
-    wants: Wants,
+    wants: Wants<'_>,
     leaving: &Leaving<'_>,
     local: (&mut [u8], &mut [u8]),
 ) -> Result<Fared, RingFault> {
     let offload = leaving.offload();
+    let hash = wants.hash(leaving);
     if offload.fits(wants.offloads) {
         let mut header = [0; VNET_HDR_LEN];
         offload.to_hdr(wants.offloads).write(&mut header);
         let mut tag = [0; 4];
         let head = leaving.head_pieces(&mut tag);
-        let sent = put(ring, wants, &header, head, Some(leaving))?;
+        let sent = put(ring, wants, with_hash(&header, hash), head, Some(leaving))?;
         return Ok(Fared::whole(sent, leaving.len()));
     }
     let (flat, segment) = local;
     let flat = leaving.flatten(flat);
     let mut fault = None;
     let fared = finish(flat, offload, wants.offloads, segment, |header, bytes| {
+        let header = with_hash(header, hash);
         put(ring, wants, header, [bytes, &[], &[]], None).unwrap_or_else(|found| {
             fault = Some(found);
             Err(DropReason::NotConnected)
@@ -369,8 +403,8 @@ fn fill_finished(
 #[inline]
 fn put(
     ring: &mut Filling<'_, '_>,
-    wants: Wants,
-    header: &[u8; VNET_HDR_LEN],
+    wants: Wants<'_>,
+    mut header: [u8; HASH_HDR_LEN],
     head: [&[u8]; 3],
     leaving: Option<&Leaving<'_>>,
 ) -> Result<Sent, RingFault> {
@@ -382,7 +416,6 @@ fn put(
         Reserve::NoBuffers => return Ok(Err(DropReason::NoBuffers)),
         Reserve::TooSmall { .. } => return Ok(Err(DropReason::BufferTooSmall)),
     };
-    let mut header = *header;
     header[10..12].copy_from_slice(&buffers.num_buffers().to_le_bytes());
     let into = buffers.writable();
     let mut at = into.copy_in(0, &header[..wants.header_len]);

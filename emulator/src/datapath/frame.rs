@@ -6,7 +6,8 @@ use crate::ring::Readable;
 use chanio_model::edit::{Edited, ROOM};
 use chanio_model::eswitch::VlanOp;
 use chanio_model::flow::FlowKey;
-use chanio_model::offload::{Offload, VNET_HDR_LEN, VnetHdr, flags, gso_type};
+use chanio_model::offload::{HASH_HDR_LEN, Offload, VNET_HDR_LEN, VnetHdr, flags, gso_type};
+use chanio_model::rss::{PacketHash, Rss};
 use chanio_model::wire::VLAN_TAG_LEN;
 use chanio_model::{DropReason, VportId, wire};
 
@@ -51,10 +52,13 @@ impl Bytes<'_> {
 }
 
 /// The worker's memory for the first bytes of a frame: the virtio-net header ends, and the frame
-/// begins, at [`VNET_HDR_LEN`].
-pub type Snapshot = [u8; VNET_HDR_LEN + HEAD];
+/// begins, at [`HASH_HDR_LEN`], the longest header's end.
+pub type Snapshot = [u8; HASH_HDR_LEN + HEAD];
 
-/// The header of a frame in one buffer with nothing left to do.
+/// Room for one.
+pub const NO_SNAPSHOT: Snapshot = [0; HASH_HDR_LEN + HEAD];
+
+/// The header of a frame in one buffer with nothing left to do, and no hash.
 const PLAIN_HEADER: [u8; VNET_HDR_LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
 /// A received frame.
@@ -68,7 +72,7 @@ pub struct Frame<'a> {
     pub len: usize,
     /// All of the source's bytes.
     pub source: Bytes<'a>,
-    /// Bytes of virtio-net header in front of the frame: 10 or 12.
+    /// Bytes of virtio-net header in front of the frame: 10, 12 or 20.
     header_len: usize,
     /// What is left to do before it is a finished packet; of plain frames, nothing. (Optional, so
     /// that those need not fill it in.)
@@ -76,8 +80,8 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Copy header and head of the frame that `source` holds behind `header_len` bytes (10 or 12)
-    /// of virtio-net header.
+    /// Copy header and head of the frame that `source` holds behind `header_len` bytes (10, 12 or
+    /// 20) of virtio-net header.
     #[inline(always)]
     pub fn snapshot(
         source: Bytes<'a>,
@@ -89,7 +93,7 @@ impl<'a> Frame<'a> {
         if len > MAX_FRAME {
             return Err(DropReason::TooLong);
         }
-        let into = &mut into[VNET_HDR_LEN - header_len..];
+        let into = &mut into[HASH_HDR_LEN - header_len..];
         let n = all.min(into.len());
         let snapshot = &mut into[..n];
         source.copy_out(0, snapshot);
@@ -97,7 +101,10 @@ impl<'a> Frame<'a> {
         if plain {
             match snapshot.first_chunk_mut() {
                 Some(header) if header_len == VNET_HDR_LEN => *header = PLAIN_HEADER,
-                _ => snapshot[..header_len].copy_from_slice(&PLAIN_HEADER[..header_len]),
+                _ => {
+                    let len = header_len.min(VNET_HDR_LEN);
+                    snapshot[..len].copy_from_slice(&PLAIN_HEADER[..len]);
+                }
             }
         }
         Ok(Self {
@@ -219,6 +226,11 @@ impl<'f> Leaving<'f> {
     #[inline]
     pub fn source(&self) -> Bytes<'f> {
         self.source
+    }
+
+    /// The hash by which a channel's settings choose its queue. Tags do not matter to it.
+    pub fn rss_hash(&self, rss: &Rss) -> PacketHash {
+        rss.hash(self.head, (self.head.len() + self.tail.1) as u32)
     }
 
     /// The head with a tag put in or taken out: three pieces to be delivered in a row.

@@ -3,7 +3,7 @@
 use super::Datapath;
 use super::classify::{Arrival, Classifier, Delivery};
 use super::deliver::{Classified, Deliverer};
-use super::frame::{Bytes, Frame, HEAD, Snapshot};
+use super::frame::{Bytes, Frame, NO_SNAPSHOT, Snapshot};
 use super::published::Config;
 use super::source::Source;
 use crate::port::{Channel, Endpoint, Port, RECV_BUF_LEN};
@@ -82,7 +82,7 @@ impl Receiver {
         Ok(Self {
             worker,
             burst: Burst::default(),
-            snapshots: Box::new([[0; VNET_HDR_LEN + HEAD]; BURST]),
+            snapshots: Box::new([NO_SNAPSHOT; BURST]),
             buffer: vec![0; BUFFER],
             places: ArrayVec::new(),
             onward: Onward {

@@ -127,6 +127,7 @@ impl Nic {
             spoofchk,
             trust,
             link_up,
+            rss,
             clear_fault,
         } = change;
         spec.mac = mac.or(spec.mac);
@@ -136,6 +137,9 @@ impl Nic {
         spec.trust = trust.unwrap_or(spec.trust);
         spec.link_up = link_up.unwrap_or(spec.link_up);
         check_range("mtu", spec.mtu, MTU)?;
+        if let Some(change) = &rss {
+            spec.rss = change.apply(old.rss.as_ref(), spec.queues)?;
+        }
 
         let vport = entry.port.id;
         let vid = |s: &ChannelSpec| s.vlan.map_or(0, |v| v.id());
@@ -168,6 +172,11 @@ impl Nic {
             config.trust = spec.trust;
             config.link_up = spec.link_up;
         });
+        if rss.is_some()
+            && let Some(steering) = entry.port.endpoint.steering()
+        {
+            steering.set_by_control(spec.rss.clone());
+        }
         if let Endpoint::Rings(channel) = &entry.port.endpoint {
             channel.configure(device_settings(&spec));
             if let Some(session) = &entry.session {
@@ -215,6 +224,7 @@ impl Nic {
 
     fn channel_info(&self, entry: &Entry) -> ChannelInfo {
         let spec = entry.spec.clone();
+        let steering = entry.port.endpoint.steering();
         let mut info = ChannelInfo {
             mac: spec.mac.unwrap_or_default(),
             vport: entry.port.id,
@@ -224,6 +234,7 @@ impl Nic {
             fault: None,
             features: 0,
             active_queues: spec.queues,
+            rss: steering.and_then(|s| Some(s.spread()?.settings().clone())),
             spec,
         };
         if let Endpoint::Rings(channel) = &entry.port.endpoint {
@@ -378,6 +389,9 @@ impl Nic {
                     )))
                 }
             };
+            if let (Some(rss), Some(steering)) = (&spec.rss, endpoint.steering()) {
+                steering.set_by_control(Some(rss.clone()));
+            }
             ports.push(Arc::new(Port {
                 id: *vport,
                 channel: Some(spec.name.clone()),

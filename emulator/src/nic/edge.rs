@@ -2,6 +2,7 @@
 //! command line. Refusals name the field and what would be allowed.
 
 use super::Refused;
+use chanio_model::rss::{MAX_TABLE, RssChange};
 use chanio_model::{ChannelName, Mac, Vlan};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -88,6 +89,39 @@ pub fn vid(value: i64) -> Result<u16, Refused> {
     number("vid", value, 0..=4094)
 }
 
+/// RSS settings in words and wide numbers; what is not given stays.
+#[derive(Clone, Debug, Default)]
+pub struct RssText<'a> {
+    /// Names with commas between them.
+    pub types: Option<&'a str>,
+    /// In hex.
+    pub key: Option<&'a str>,
+    /// Queue pairs, counted from 0.
+    pub table: Option<Vec<i64>>,
+    /// A queue pair, counted from 0.
+    pub unclassified: Option<i64>,
+}
+
+/// What to change of RSS settings.
+///
+/// # Errors
+/// [`Refused::Rss`], [`Refused::Invalid`]. Whether the channel has the queues is not checked.
+pub fn rss(text: &RssText<'_>) -> Result<RssChange, Refused> {
+    let queue = |field| move |value: &i64| number(field, *value, 0..=QUEUES.end() - 1);
+    let table = text.table.as_ref().map(|table| {
+        let queues = table.iter().take(MAX_TABLE + 1);
+        queues.map(queue("rss table")).collect()
+    });
+    let unclassified = text.unclassified.as_ref();
+    Ok(RssChange {
+        off: false,
+        types: text.types.map(str::parse).transpose()?,
+        key: text.key.map(str::parse).transpose()?,
+        table: table.transpose()?,
+        unclassified: unclassified.map(queue("rss unclassified")).transpose()?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +141,21 @@ mod tests {
         for bad in ["uplink", "", "../x", "a\nb"] {
             assert!(why(channel_name(bad).unwrap_err()).starts_with("name: `"));
         }
+        let table = Some(vec![0, 256]);
+        let text = RssText {
+            table,
+            ..RssText::default()
+        };
+        assert_eq!(
+            why(rss(&text).unwrap_err()),
+            "rss table: 256 is not allowed, must be 0 to 255"
+        );
+        let key = Some("6d:5");
+        let text = RssText {
+            key,
+            ..RssText::default()
+        };
+        assert!(why(rss(&text).unwrap_err()).starts_with("rss key: `6d:5` is not"));
         assert!(why(mac("02:00").unwrap_err()).starts_with("mac: `02:00` is not allowed"));
     }
 }

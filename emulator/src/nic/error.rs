@@ -46,6 +46,9 @@ pub enum Refused {
     /// Not a rule.
     #[error(transparent)]
     Rule(#[from] chanio_model::flow::RuleError),
+    /// Not what RSS can be set to.
+    #[error("rss {0}")]
+    Rss(#[from] chanio_model::rss::RssError),
     /// No such rule.
     #[error("id: no flow rule {0}")]
     NoRule(RuleId),

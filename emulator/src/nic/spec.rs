@@ -2,6 +2,7 @@
 
 use chanio_model::eswitch::Mode;
 use chanio_model::flow::RuleSpec;
+use chanio_model::rss::{RssChange, RssSettings};
 use chanio_model::{ChannelName, DropReason, Mac, RuleId, Vlan, VportId};
 use std::path::PathBuf;
 
@@ -94,12 +95,32 @@ pub struct ChannelSpec {
     pub trust: bool,
     /// Administrative link state.
     pub link_up: bool,
+    /// How packets are spread over its queues; `None`: by a hash of the emulator's own.
+    pub rss: Option<RssSettings>,
     /// Where its queues go.
     pub attach: Attach,
 }
 
+impl ChannelSpec {
+    /// A channel with one queue pair, a vhost-user socket, and nothing special about it.
+    pub fn new(name: ChannelName) -> Self {
+        Self {
+            name,
+            queues: 1,
+            mac: None,
+            vlan: None,
+            mtu: super::edge::DEFAULT_MTU,
+            spoofchk: false,
+            trust: false,
+            link_up: true,
+            rss: None,
+            attach: Attach::VhostUser,
+        }
+    }
+}
+
 /// What of a channel can be changed while it runs; `None` leaves a field as it is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChannelChange {
     /// New address.
     pub mac: Option<Mac>,
@@ -113,6 +134,8 @@ pub struct ChannelChange {
     pub trust: Option<bool>,
     /// Administrative link state.
     pub link_up: Option<bool>,
+    /// How packets are spread over its queues.
+    pub rss: Option<RssChange>,
     /// Start a channel again that was stopped for a fault.
     pub clear_fault: bool,
 }
@@ -151,6 +174,8 @@ pub struct ChannelInfo {
     pub features: u64,
     /// Queue pairs with both rings running.
     pub active_queues: u16,
+    /// How packets are spread over its queues now: as control or, after it, the driver has asked.
+    pub rss: Option<RssSettings>,
 }
 
 /// A representor as it is.

@@ -4,7 +4,7 @@
 
 use super::netdev::LinkChange;
 use super::rtnl::{Request, Rtnl};
-use super::{IfName, Tap};
+use super::{IfName, Steering, Tap};
 use crate::nic::Refused;
 use chanio_model::Mac;
 use ipnet::IpNet;
@@ -50,6 +50,8 @@ pub struct Attached {
     pub queues: Vec<Tap>,
     /// The netdev's index in its namespace.
     pub ifindex: u32,
+    /// Which of them a packet goes to.
+    pub steering: Steering,
 }
 
 /// Makes the netdev, up and with its addresses, or leaves nothing behind.
@@ -80,7 +82,11 @@ pub fn attach(spec: &TapSpec<'_>) -> Result<Attached, Refused> {
         })?;
         bring_up(spec)
     })?;
-    Ok(Attached { queues, ifindex })
+    Ok(Attached {
+        queues,
+        ifindex,
+        steering: Steering::default(),
+    })
 }
 
 impl Attached {

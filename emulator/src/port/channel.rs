@@ -1,11 +1,12 @@
 //! A channel that is a vhost-user device: its rings, and what its driver has asked for.
 
+use super::{Representor, Steering};
 use crate::datapath::{Datapath, Source};
-use crate::port::Representor;
 use crate::ring::{Call, Kick, Notifier, Ring};
 use crate::vhost::{Device, RingIndex, RingStart, header_len};
 use chanio_model::eswitch::RxMode;
 use chanio_model::offload::RxOffloads;
+use chanio_model::rss::{HashTypes, RssKey, RssSettings};
 use chanio_model::{Mac, Nanos, VportId};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
@@ -65,6 +66,8 @@ pub struct RxQueue {
     pub mergeable: bool,
     /// What the driver takes unfinished.
     pub offloads: RxOffloads,
+    /// The header has room for the packet's hash.
+    pub hash_report: bool,
     call: Option<Call>,
 }
 
@@ -110,6 +113,7 @@ pub struct Channel {
     wanted_pairs: AtomicU16,
     /// Receive rings 0 to n-1 run; what workers spread packets over.
     rx_pairs: AtomicU16,
+    steering: Steering,
 }
 
 #[derive(Default)]
@@ -173,6 +177,7 @@ impl Channel {
             features: AtomicU64::new(0),
             wanted_pairs: AtomicU16::new(pairs),
             rx_pairs: AtomicU16::new(0),
+            steering: Steering::default(),
         }
     }
 
@@ -230,6 +235,11 @@ impl Channel {
     /// How many receive rings flows are spread over; 0: nobody receives.
     pub fn rx_pairs(&self) -> u16 {
         self.rx_pairs.load(Ordering::Relaxed)
+    }
+
+    /// How packets are spread over the receive rings.
+    pub fn steering(&self) -> &Steering {
+        &self.steering
     }
 
     /// For listings.
@@ -329,6 +339,7 @@ impl Device for Channel {
             // The driver is gone or has reset the device: back to what a device starts with.
             self.wanted_pairs
                 .store(self.max_queue_pairs(), Ordering::Relaxed);
+            self.steering.forget_driver();
             let _ = self.datapath.set_rx_mode(self.id, RxMode::default());
         }
     }
@@ -380,6 +391,7 @@ impl Device for Channel {
                 header_len,
                 mergeable: features & crate::vhost::MRG_RXBUF != 0,
                 offloads: crate::vhost::rx_offloads(features),
+                hash_report: features & crate::vhost::HASH_REPORT != 0,
                 call,
             }));
             self.count_rx_pairs();
@@ -402,8 +414,21 @@ impl Device for Channel {
     }
 
     fn set_active_pairs(&self, pairs: u16) {
+        self.steering.spread_by_device();
         self.wanted_pairs.store(pairs, Ordering::Relaxed);
         self.count_rx_pairs();
+    }
+
+    fn set_rss(&self, rss: RssSettings) {
+        self.steering.set_by_driver(rss);
+        // The table says which pairs receive.
+        let all = self.max_queue_pairs();
+        self.wanted_pairs.store(all, Ordering::Relaxed);
+        self.count_rx_pairs();
+    }
+
+    fn set_hash_report(&self, types: HashTypes, key: RssKey) {
+        self.steering.report_by_driver(types, key);
     }
 
     fn set_rx_mode(&self, mode: RxMode) -> Result<(), String> {

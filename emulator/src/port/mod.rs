@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `channel` | a channel that is a vhost-user device |
 //! | `counters` | what passed a port and what was lost |
+//! | `steering` | which queue pair a packet goes to |
 //! | [`tap`] | one queue of a TAP |
 //! | [`netdev`] | changing and watching netdevs over netlink, thousands at a time |
 //! | [`representor`] | the host netdevs of vports |
@@ -22,6 +23,7 @@ mod link_watch;
 pub mod netdev;
 pub mod representor;
 mod rtnl;
+mod steering;
 pub mod tap;
 mod tun_ioctl;
 pub mod uplink;
@@ -34,6 +36,7 @@ pub use limits::{nofile_limit, raise_nofile_limit};
 pub use link_watch::{LinkState, LinkTable};
 pub use netdev::{LinkChange, Netdevs};
 pub use representor::{Representor, RepresentorName, RepresentorSpec, Representors};
+pub use steering::Steering;
 pub use tap::{Tap, probe};
 pub use uplink::Uplink;
 
@@ -63,6 +66,17 @@ pub enum Endpoint {
     Netdev(Attached),
     /// The wire.
     Uplink(Uplink),
+}
+
+impl Endpoint {
+    /// How packets are spread over its queues; `None`: it has but one.
+    pub fn steering(&self) -> Option<&Steering> {
+        match self {
+            Endpoint::Rings(channel) => Some(channel.steering()),
+            Endpoint::Netdev(netdev) => Some(&netdev.steering),
+            Endpoint::Uplink(_) => None,
+        }
+    }
 }
 
 /// Bytes that hold any frame a port gives: 12 of virtio-net header, an Ethernet header with two

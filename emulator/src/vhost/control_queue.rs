@@ -1,9 +1,10 @@
 //! Commands of the control virtqueue (virtio 1.3 §5.1.6.5): what the bytes mean, and the receive
 //! filter that they add up to. No I/O.
 
-use super::features::{CTRL_MAC_ADDR, CTRL_RX, CTRL_VLAN, GUEST_ANNOUNCE, MQ};
+use super::features::{CTRL_MAC_ADDR, CTRL_RX, CTRL_VLAN, GUEST_ANNOUNCE, HASH_REPORT, MQ, RSS};
 use chanio_model::Mac;
 use chanio_model::eswitch::{RxFilter, RxMode, VlanSet};
+use chanio_model::rss::{HashTypes, MAX_TABLE as MAX_RSS_TABLE, RssError, RssKey};
 use virtio_bindings::virtio_net as net;
 
 /// Longest command looked at, bytes; enough for 1,300 addresses.
@@ -34,12 +35,37 @@ pub enum Command {
     VlanDel(u16),
     /// Receive on this many queue pairs.
     QueuePairs(u16),
+    /// Spread packets over its queue pairs by their hash.
+    Rss(RssCommand),
+    /// Report this hash of packets.
+    Hash {
+        /// What is hashed.
+        types: HashTypes,
+        /// By which key; `None`: none was given, which only `HashTypes::NONE` may do without.
+        key: Option<RssKey>,
+    },
     /// It has announced itself.
     AnnounceAck,
 }
 
+/// As struct virtio_net_rss_config has it (virtio 1.3 §5.1.6.5.6.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RssCommand {
+    /// What is hashed.
+    pub types: HashTypes,
+    /// By which key; `None`: none was given.
+    pub key: Option<RssKey>,
+    /// Queue pairs, counted from 0: a power of two of them, at most
+    /// [`chanio_model::rss::MAX_TABLE`].
+    pub table: Vec<u16>,
+    /// The pair for what is not hashed.
+    pub unclassified: u16,
+    /// Transmit queues that the driver means to use. It is free to use others.
+    pub max_tx_vq: u16,
+}
+
 /// Why a command is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// Longer than [`MAX_COMMAND`].
     #[error("control command of {len} bytes, at most {MAX_COMMAND} are read")]
@@ -77,6 +103,15 @@ pub enum CommandError {
         /// As sent.
         vid: u16,
     },
+    /// Hash types, a key or an indirection table that RSS does not have.
+    #[error(transparent)]
+    Rss(#[from] RssError),
+    /// Hash types without a key.
+    #[error("hash types {types} without a key")]
+    NoKey {
+        /// What was to be hashed.
+        types: HashTypes,
+    },
     /// The feature that allows it was not negotiated.
     #[error("{command:?} needs a feature that was not negotiated")]
     NotNegotiated {
@@ -93,16 +128,19 @@ pub fn parse(bytes: &[u8]) -> Result<Command, CommandError> {
     let &[class, command, ref data @ ..] = bytes else {
         return Err(CommandError::NoHeader { len: bytes.len() });
     };
-    let length = CommandError::Length {
+    let length = || CommandError::Length {
         class,
         command,
         len: data.len(),
     };
     let flag = || match data {
         [value] => Ok(*value != 0),
-        _ => Err(length),
+        _ => Err(length()),
     };
-    let number = || data.try_into().map(u16::from_le_bytes).map_err(|_| length);
+    let number = || {
+        let number = data.try_into().map(u16::from_le_bytes);
+        number.map_err(|_| length())
+    };
     let vlan = || match number()? {
         vid @ 0..=4095 => Ok(vid),
         vid => Err(CommandError::Vlan { vid }),
@@ -111,28 +149,78 @@ pub fn parse(bytes: &[u8]) -> Result<Command, CommandError> {
         (net::VIRTIO_NET_CTRL_RX, net::VIRTIO_NET_CTRL_RX_PROMISC) => Command::Promisc(flag()?),
         (net::VIRTIO_NET_CTRL_RX, net::VIRTIO_NET_CTRL_RX_ALLMULTI) => Command::AllMulti(flag()?),
         (net::VIRTIO_NET_CTRL_MAC, net::VIRTIO_NET_CTRL_MAC_TABLE_SET) => {
-            let (unicast, rest) = table(data).ok_or(length)?;
-            let (multicast, rest) = table(rest).ok_or(length)?;
+            let (unicast, rest) = table(data).ok_or_else(length)?;
+            let (multicast, rest) = table(rest).ok_or_else(length)?;
             if !rest.is_empty() {
-                return Err(length);
+                return Err(length());
             }
             Command::MacTable { unicast, multicast }
         }
         (net::VIRTIO_NET_CTRL_MAC, net::VIRTIO_NET_CTRL_MAC_ADDR_SET) => {
-            Command::MacAddr(Mac(data.try_into().map_err(|_| length)?))
+            Command::MacAddr(Mac(data.try_into().map_err(|_| length())?))
         }
         (net::VIRTIO_NET_CTRL_VLAN, net::VIRTIO_NET_CTRL_VLAN_ADD) => Command::VlanAdd(vlan()?),
         (net::VIRTIO_NET_CTRL_VLAN, net::VIRTIO_NET_CTRL_VLAN_DEL) => Command::VlanDel(vlan()?),
         (net::VIRTIO_NET_CTRL_MQ, net::VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET) => {
             Command::QueuePairs(number()?)
         }
+        (net::VIRTIO_NET_CTRL_MQ, net::VIRTIO_NET_CTRL_MQ_RSS_CONFIG) => {
+            Command::Rss(rss_config(data).ok_or_else(length)??)
+        }
+        (net::VIRTIO_NET_CTRL_MQ, net::VIRTIO_NET_CTRL_MQ_HASH_CONFIG) => {
+            let (types, rest) = data.split_first_chunk().ok_or_else(length)?;
+            // Eight reserved bytes, which devices ignore.
+            let rest = rest.get(8..).ok_or_else(length)?;
+            let types = HashTypes::from_bits(u32::from_le_bytes(*types))?;
+            let key = hash_key(rest, types).ok_or_else(length)??;
+            Command::Hash { types, key }
+        }
         (net::VIRTIO_NET_CTRL_ANNOUNCE, net::VIRTIO_NET_CTRL_ANNOUNCE_ACK) => {
             if !data.is_empty() {
-                return Err(length);
+                return Err(length());
             }
             Command::AnnounceAck
         }
         _ => return Err(CommandError::Unknown { class, command }),
+    })
+}
+
+/// `None`: the data is not as long as its fields say.
+fn rss_config(data: &[u8]) -> Option<Result<RssCommand, CommandError>> {
+    let number = |bytes: [u8; 2]| u16::from_le_bytes(bytes);
+    let (types, rest) = data.split_first_chunk()?;
+    let (mask, rest) = rest.split_first_chunk()?;
+    let (unclassified, rest) = rest.split_first_chunk()?;
+    let len = usize::from(number(*mask)) + 1;
+    if !len.is_power_of_two() || len > MAX_RSS_TABLE {
+        return Some(Err(RssError::TableLength { len }.into()));
+    }
+    let (table, rest) = rest.split_at_checked(2 * len)?;
+    let (table, _) = table.as_chunks::<2>();
+    let (max_tx_vq, rest) = rest.split_first_chunk()?;
+    let types = match HashTypes::from_bits(u32::from_le_bytes(*types)) {
+        Ok(types) => types,
+        Err(error) => return Some(Err(error.into())),
+    };
+    Some(hash_key(rest, types)?.map(|key| RssCommand {
+        types,
+        key,
+        table: table.iter().copied().map(number).collect(),
+        unclassified: number(*unclassified),
+        max_tx_vq: number(*max_tx_vq),
+    }))
+}
+
+/// A length byte and so many bytes, none left over; `None` if they are not that many.
+fn hash_key(data: &[u8], types: HashTypes) -> Option<Result<Option<RssKey>, CommandError>> {
+    let (len, key) = data.split_first()?;
+    if key.len() != usize::from(*len) {
+        return None;
+    }
+    Some(match key {
+        [] if types == HashTypes::NONE => Ok(None),
+        [] => Err(CommandError::NoKey { types }),
+        key => RssKey::new(key).map(Some).map_err(CommandError::from),
     })
 }
 
@@ -162,6 +250,8 @@ impl Command {
             Command::VlanAdd(_) => (CTRL_VLAN, "VLAN_ADD"),
             Command::VlanDel(_) => (CTRL_VLAN, "VLAN_DEL"),
             Command::QueuePairs(_) => (MQ, "VQ_PAIRS_SET"),
+            Command::Rss(_) => (RSS, "RSS_CONFIG"),
+            Command::Hash { .. } => (HASH_REPORT, "HASH_CONFIG"),
             Command::AnnounceAck => (GUEST_ANNOUNCE, "ANNOUNCE_ACK"),
         };
         if features & needs == needs {
@@ -208,7 +298,11 @@ impl RxState {
             }
             Command::VlanAdd(vid) => next.vlans.as_mut()?.insert(*vid),
             Command::VlanDel(vid) => next.vlans.as_mut()?.remove(*vid),
-            Command::MacAddr(_) | Command::QueuePairs(_) | Command::AnnounceAck => return None,
+            Command::MacAddr(_)
+            | Command::QueuePairs(_)
+            | Command::Rss(_)
+            | Command::Hash { .. }
+            | Command::AnnounceAck => return None,
         }
         Some(next)
     }
@@ -339,8 +433,85 @@ mod tests {
         assert_eq!(state.after(&Command::AnnounceAck), None);
     }
 
+    const TYPES: HashTypes = HashTypes::USUAL;
+
+    fn rss(table: &[u16], unclassified: u16, key: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![4, 1];
+        bytes.extend(TYPES.bits().to_le_bytes());
+        let mask = (table.len() as u16).wrapping_sub(1);
+        for number in [mask, unclassified].iter().chain(table).chain([&7]) {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes.push(key.len() as u8);
+        bytes.extend(key);
+        bytes
+    }
+
+    #[test]
+    fn rss_is_taken_apart_and_bounded() {
+        let key = RssKey::MICROSOFT;
+        let bytes = rss(&[0, 1, 2, 1], 3, key.bytes());
+        let expected = RssCommand {
+            types: TYPES,
+            key: Some(key),
+            table: vec![0, 1, 2, 1],
+            unclassified: 3,
+            max_tx_vq: 7,
+        };
+        assert_eq!(parse(&bytes), Ok(Command::Rss(expected)));
+        for cut in 2..bytes.len() {
+            let error = parse(&bytes[..cut]).unwrap_err();
+            assert!(
+                matches!(error, CommandError::Length { .. }),
+                "{cut}: {error}"
+            );
+        }
+        for table in [&[][..], &[0; 3], &[0; 1024]] {
+            let bytes = rss(table, 0, key.bytes());
+            assert!(matches!(
+                parse(&bytes),
+                Err(CommandError::Rss(RssError::TableLength { .. }))
+            ));
+        }
+        assert!(parse(&rss(&[0; 512], 0, key.bytes())).is_ok());
+        let long = rss(&[0], 0, &[1; 41]);
+        assert_eq!(
+            parse(&long),
+            Err(CommandError::Rss(RssError::KeyLength { len: 41 }))
+        );
+        assert_eq!(
+            parse(&rss(&[0], 0, &[])),
+            Err(CommandError::NoKey { types: TYPES })
+        );
+        let mut unknown = rss(&[0], 0, key.bytes());
+        unknown[4] = 1;
+        assert_eq!(
+            parse(&unknown),
+            Err(CommandError::Rss(RssError::HashTypes { unknown: 0x1_0000 }))
+        );
+    }
+
+    #[test]
+    fn a_hash_may_be_asked_for_without_a_table() {
+        let mut bytes = vec![4, 2, 2, 0, 0, 0];
+        bytes.extend([0xff; 8]);
+        bytes.extend([2, 0x6d, 0x5a]);
+        let key = RssKey::new(&[0x6d, 0x5a]).ok();
+        let types = HashTypes::TCP_V4;
+        assert_eq!(parse(&bytes), Ok(Command::Hash { types, key }));
+        for cut in 2..bytes.len() {
+            assert!(parse(&bytes[..cut]).is_err(), "{cut}");
+        }
+        let off = [4, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let (types, key) = (HashTypes::NONE, None);
+        assert_eq!(parse(&off), Ok(Command::Hash { types, key }));
+    }
+
     #[test]
     fn commands_need_their_feature() {
+        let (types, key) = (HashTypes::NONE, None);
+        let hash = Command::Hash { types, key };
+        assert!(hash.allowed(HASH_REPORT).is_ok() && hash.allowed(RSS).is_err());
         assert!(Command::QueuePairs(1).allowed(MQ).is_ok());
         assert!(Command::QueuePairs(1).allowed(!MQ).is_err());
         assert!(Command::VlanAdd(1).allowed(CTRL_RX).is_err());

@@ -1,9 +1,10 @@
 //! The control virtqueue as it runs, on the session thread.
 
-use super::control_queue::{Command, CommandError, MAX_COMMAND, RxState, parse};
+use super::control_queue::{Command, CommandError, MAX_COMMAND, RssCommand, RxState, parse};
 use super::device::Device;
 use super::error::SessionError;
 use crate::ring::{Burst, Call, Chain, Kick, Notifier, Ring};
+use chanio_model::rss::RssSettings;
 use virtio_bindings::virtio_net::{VIRTIO_NET_ERR, VIRTIO_NET_OK};
 
 /// Commands carried out before other sessions get their turn.
@@ -127,6 +128,28 @@ impl Target<'_> {
                     return Err(format!("{pairs} queue pairs, the channel has {max}"));
                 }
                 self.device.set_active_pairs(*pairs);
+                Ok(())
+            }
+            Command::Rss(command) => {
+                let max = self.device.max_queue_pairs();
+                let RssCommand {
+                    types,
+                    key,
+                    table,
+                    unclassified,
+                    max_tx_vq,
+                } = command;
+                if !(1..=max).contains(max_tx_vq) {
+                    return Err(format!("max_tx_vq {max_tx_vq}, the channel has {max}"));
+                }
+                let key = key.unwrap_or_default();
+                let settings = RssSettings::new(*types, key, table.clone(), *unclassified, max)
+                    .map_err(|error| error.to_string())?;
+                self.device.set_rss(settings);
+                Ok(())
+            }
+            Command::Hash { types, key } => {
+                self.device.set_hash_report(*types, key.unwrap_or_default());
                 Ok(())
             }
             Command::AnnounceAck => {

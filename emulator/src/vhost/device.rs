@@ -3,6 +3,7 @@
 use crate::ring::{Call, EventFd, Ring};
 use chanio_model::Mac;
 use chanio_model::eswitch::RxMode;
+use chanio_model::rss::{HashTypes, RssKey, RssSettings};
 
 /// Position of a ring in its device: 2k is the receive ring of pair k (the driver's view: the
 /// device writes it), 2k+1 the transmit ring (virtio 1.3 §5.1.2).
@@ -54,8 +55,14 @@ pub trait Device: Send + Sync {
     /// Stop a data ring: after this returns no thread touches its memory. Returns the position at
     /// which it would go on (`next_avail`), `None` if it was not running.
     fn stop_ring(&self, index: RingIndex) -> Option<u16>;
-    /// Number of queue pairs that the driver uses for receiving (control queue, MQ command).
+    /// Number of queue pairs that the driver uses for receiving (control queue, MQ command). Ends
+    /// what [`Device::set_rss`] began.
     fn set_active_pairs(&self, pairs: u16);
+    /// Which queue pair each packet goes to, as the driver wants it (control queue, RSS_CONFIG);
+    /// this also says what hash is reported.
+    fn set_rss(&self, rss: RssSettings);
+    /// What hash is reported (control queue, HASH_CONFIG); packets are spread as before.
+    fn set_hash_report(&self, types: HashTypes, key: RssKey);
     /// The driver's receive filter (control queue, RX, MAC and VLAN commands). An error is a
     /// refusal (an untrusted channel asking for promiscuous mode) and leaves it as it was.
     fn set_rx_mode(&self, mode: RxMode) -> Result<(), String>;

@@ -1,6 +1,6 @@
 //! Feature bits: what the device offers and whether a driver's choice makes sense.
 
-use chanio_model::offload::RxOffloads;
+use chanio_model::offload::{HASH_HDR_LEN, RxOffloads, VNET_HDR_LEN};
 use virtio_bindings::{virtio_config as config, virtio_net as net, virtio_ring as ring};
 
 const fn bit(position: u32) -> u64 {
@@ -63,6 +63,11 @@ pub const CTRL_MAC_ADDR: u64 = bit(net::VIRTIO_NET_F_CTRL_MAC_ADDR);
 /// The driver announces itself when asked to.
 pub const GUEST_ANNOUNCE: u64 = bit(net::VIRTIO_NET_F_GUEST_ANNOUNCE);
 
+/// The driver may say which queue a packet goes to.
+pub const RSS: u64 = bit(net::VIRTIO_NET_F_RSS);
+/// The driver gets a packet's hash in a header of 20 bytes.
+pub const HASH_REPORT: u64 = bit(net::VIRTIO_NET_F_HASH_REPORT);
+
 const ALWAYS: u64 = PROTOCOL_FEATURES
     | VERSION_1
     // For legacy drivers: frames need not be laid out in descriptors of fixed roles.
@@ -90,11 +95,16 @@ const ALWAYS: u64 = PROTOCOL_FEATURES
     | CTRL_RX
     | CTRL_VLAN
     | CTRL_MAC_ADDR
-    | GUEST_ANNOUNCE;
+    | GUEST_ANNOUNCE
+    | HASH_REPORT;
 
 /// What a channel with this many queue pairs offers.
 pub fn offered(queue_pairs: u16) -> u64 {
-    if queue_pairs > 1 { ALWAYS | MQ } else { ALWAYS }
+    if queue_pairs > 1 {
+        ALWAYS | MQ | RSS
+    } else {
+        ALWAYS
+    }
 }
 
 /// Why a driver's choice of features is refused.
@@ -120,9 +130,10 @@ pub enum FeatureError {
 
 // Legacy drivers know no features above bit 31 (virtio 1.3 §6.3). virtio 1.3 §5.1.3.1, the offloads. The control queue's part is not checked: QEMU and virtio-user
 // serve that queue themselves and hand on the bits behind it without CTRL_VQ.
-const DEPENDENCIES: [(u64, &str, u64, &str); 11] = [
+const DEPENDENCIES: [(u64, &str, u64, &str); 12] = [
     (RING_PACKED, "RING_PACKED", VERSION_1, "VERSION_1"),
     (IN_ORDER, "IN_ORDER", VERSION_1, "VERSION_1"),
+    (HASH_REPORT, "HASH_REPORT", VERSION_1, "VERSION_1"),
     (GUEST_TSO4, "GUEST_TSO4", GUEST_CSUM, "GUEST_CSUM"),
     (GUEST_TSO6, "GUEST_TSO6", GUEST_CSUM, "GUEST_CSUM"),
     (GUEST_USO4, "GUEST_USO4", GUEST_CSUM, "GUEST_CSUM"),
@@ -162,12 +173,15 @@ pub fn check(accepted: u64, offered: u64) -> Result<(), FeatureError> {
 }
 
 /// Bytes of virtio-net header in front of each frame (virtio 1.3 §5.1.6): the 12-byte form has
-/// `num_buffers`, which legacy drivers know only with mergeable buffers.
+/// `num_buffers`, which legacy drivers know only with mergeable buffers; the 20-byte form has the
+/// packet's hash behind it.
 pub fn header_len(features: u64) -> usize {
-    if features & (VERSION_1 | MRG_RXBUF) != 0 {
-        12
+    if features & HASH_REPORT != 0 {
+        HASH_HDR_LEN
+    } else if features & (VERSION_1 | MRG_RXBUF) != 0 {
+        VNET_HDR_LEN
     } else {
-        10
+        VNET_HDR_LEN - 2
     }
 }
 
@@ -194,7 +208,7 @@ mod tests {
             check(offered(pairs), offered(pairs)).unwrap();
             check(0, offered(pairs)).unwrap();
         }
-        assert_eq!(offered(1) & MQ, 0);
+        assert_eq!(offered(1) & (MQ | RSS), 0);
         assert_ne!(offered(2) & MQ, 0);
     }
 
@@ -225,20 +239,21 @@ mod tests {
     }
 
     #[test]
-    fn legacy_drivers_have_split_rings() {
+    fn legacy_drivers_have_split_rings_and_no_hash() {
         let all = offered(1);
-        for feature in [RING_PACKED, IN_ORDER] {
+        for feature in [RING_PACKED, IN_ORDER, HASH_REPORT] {
             assert!(check(feature, all).is_err());
             assert!(check(feature | VERSION_1, all).is_ok());
         }
     }
 
     #[test]
-    fn the_header_has_12_bytes_unless_legacy_without_mergeable() {
+    fn the_header_has_12_bytes_unless_legacy_without_mergeable_or_with_hash() {
         assert_eq!(header_len(0), 10);
         assert_eq!(header_len(CSUM), 10);
         assert_eq!(header_len(MRG_RXBUF), 12);
         assert_eq!(header_len(VERSION_1), 12);
+        assert_eq!(header_len(VERSION_1 | MRG_RXBUF | HASH_REPORT), 20);
     }
 
     #[test]

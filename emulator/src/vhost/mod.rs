@@ -42,6 +42,6 @@ mod vring;
 
 pub use device::{Device, RingIndex, RingStart};
 pub use event_loop::SessionHandle;
-pub use features::{MRG_RXBUF, header_len, rx_offloads};
+pub use features::{HASH_REPORT, MRG_RXBUF, header_len, rx_offloads};
 pub use server::{SessionSpec, VhostServer};
 pub use session::MAX_QUEUE_PAIRS;

@@ -1,11 +1,17 @@
 //! The device's config space: struct virtio_net_config (virtio 1.3 §5.1.4).
 
 use chanio_model::Mac;
+use chanio_model::rss::{self, HashTypes};
 use virtio_bindings::virtio_net::{VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP};
 
 /// Bytes of config space that can be read; what is past the fields below reads as zero, as
 /// frontends ask for the size of the struct that they know.
 pub const SIZE: u32 = 256;
+
+// struct virtio_net_config: speed (12) and duplex (16) are not offered and read as zero.
+const RSS_MAX_KEY_SIZE: usize = 17;
+const RSS_MAX_TABLE: usize = 18;
+const HASH_TYPES: usize = 20;
 
 /// Smallest MTU a virtio-net device may have (virtio 1.3 §5.1.4.1).
 pub const MIN_MTU: u16 = 68;
@@ -42,6 +48,9 @@ impl NetConfig {
         space[6..8].copy_from_slice(&status.to_le_bytes());
         space[8..10].copy_from_slice(&self.max_pairs.to_le_bytes());
         space[10..12].copy_from_slice(&self.mtu.to_le_bytes());
+        space[RSS_MAX_KEY_SIZE] = rss::KEY_LEN as u8;
+        space[RSS_MAX_TABLE..][..2].copy_from_slice(&(rss::MAX_TABLE as u16).to_le_bytes());
+        space[HASH_TYPES..][..4].copy_from_slice(&HashTypes::ALL.bits().to_le_bytes());
         Some(space[offset as usize..end as usize].to_vec())
     }
 }
@@ -85,10 +94,12 @@ mod tests {
 
     #[test]
     fn the_rest_reads_as_zero_up_to_the_end() {
-        assert_eq!(CONFIG.read(12, 244).unwrap(), [0; 244]);
+        assert_eq!(CONFIG.read(12, 5).unwrap(), [0; 5], "speed and duplex");
+        assert_eq!(CONFIG.read(17, 7).unwrap(), [40, 0, 2, 0xff, 1, 0, 0]);
+        assert_eq!(CONFIG.read(24, 232).unwrap(), [0; 232]);
         assert_eq!(CONFIG.read(255, 1).unwrap(), [0]);
-        assert_eq!(CONFIG.read(256, 0).unwrap(), []);
-        assert_eq!(CONFIG.read(12, 245), None);
+        assert_eq!(CONFIG.read(256, 0).unwrap(), [0u8; 0]);
+        assert_eq!(CONFIG.read(24, 233), None);
         assert_eq!(CONFIG.read(u32::MAX, 2), None);
     }
 }

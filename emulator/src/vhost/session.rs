@@ -8,7 +8,7 @@ use super::control_queue::RxState;
 use super::control_ring::{ControlRing, Scratch, Target};
 use super::device::{Device, RingIndex, RingStart};
 use super::error::SessionError;
-use super::features::{self, CTRL_VQ, MQ, PROTOCOL_FEATURES, RING_PACKED};
+use super::features::{self, CTRL_VQ, MQ, PROTOCOL_FEATURES, RING_PACKED, RSS};
 use super::net_config::{MIN_MTU, NetConfig};
 use super::socket;
 use super::vring::{KickState, RingAddress, Vring};
@@ -232,7 +232,7 @@ impl Session {
     /// Position of the control queue.
     fn control_index(&self) -> u16 {
         // virtio 1.3 §5.1.2: behind the pairs that the driver knows of.
-        let pairs = if self.features() & MQ != 0 {
+        let pairs = if self.features() & (MQ | RSS) != 0 {
             self.device.max_queue_pairs()
         } else {
             1

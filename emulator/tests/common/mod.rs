@@ -21,17 +21,7 @@ pub fn name(text: &str) -> ChannelName {
 }
 
 pub fn spec(text: &str) -> ChannelSpec {
-    ChannelSpec {
-        name: name(text),
-        queues: 1,
-        mac: None,
-        vlan: None,
-        mtu: 1500,
-        spoofchk: false,
-        trust: false,
-        link_up: true,
-        attach: Attach::VhostUser,
-    }
+    ChannelSpec::new(name(text))
 }
 
 impl Bed {

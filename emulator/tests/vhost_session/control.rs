@@ -2,6 +2,7 @@ use crate::fixture::{BUFFERS, Bench, Client, EVENT_IDX, SPLIT};
 use chanio_emu::ring::driver::DriverQueue;
 use chanio_model::Mac;
 use chanio_model::eswitch::RxMode;
+use chanio_model::rss::{HashTypes, RssKey, RssSettings};
 use std::time::{Duration, Instant};
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserConfigFlags;
@@ -187,4 +188,34 @@ fn a_device_of_127_pairs_uses_all_that_the_protocol_can_number() {
     assert_eq!(command(&client, &mut control, &[4, 0, 127, 0]), 0);
     assert_eq!(bench.device.with(|state| state.active_pairs), Some(127));
     assert_eq!(command(&client, &mut control, &[4, 0, 128, 0]), 1);
+}
+
+#[test]
+fn rss_reaches_the_device() {
+    let bench = Bench::new(2);
+    let mut client = bench.client();
+    let mut queue = client.run(4, 0);
+    let key = RssKey::new(&[7; 40]).unwrap();
+    let types = HashTypes::TCP_V4 | HashTypes::UDP_V6;
+    let mut bytes = vec![4, 1];
+    bytes.extend(types.bits().to_le_bytes());
+    // Two entries, the unclassified queue, the table, transmit queues.
+    bytes.extend([1, 0, 1, 0, 1, 0, 0, 0, 2, 0, 40]);
+    bytes.extend(key.bytes());
+    assert_eq!(command(&client, &mut queue, &bytes), 0);
+    let expected = RssSettings::new(types, key, vec![1, 0], 1, 2).unwrap();
+    assert_eq!(bench.device.with(|state| state.rss.clone()), Some(expected));
+    // A third queue, in the table and as the unclassified one.
+    for at in [8, 10] {
+        let mut wrong = bytes.clone();
+        wrong[at] = 2;
+        assert_eq!(command(&client, &mut queue, &wrong), 1);
+    }
+    let mut hash = vec![4, 2];
+    hash.extend(types.bits().to_le_bytes());
+    hash.extend([0; 8]);
+    hash.push(40);
+    hash.extend(key.bytes());
+    assert_eq!(command(&client, &mut queue, &hash), 0);
+    assert_eq!(bench.device.with(|state| state.hash), Some((types, key)));
 }

@@ -6,6 +6,7 @@ use chanio_emu::ring::{BURST, Burst};
 use chanio_emu::vhost::{Device, RingIndex, RingStart, SessionHandle, SessionSpec, VhostServer};
 use chanio_model::Mac;
 use chanio_model::eswitch::RxMode;
+use chanio_model::rss::{HashTypes, RssKey, RssSettings};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
@@ -39,6 +40,8 @@ pub struct State {
     pub starts: usize,
     pub faults: Vec<String>,
     pub active_pairs: Option<u16>,
+    pub rss: Option<RssSettings>,
+    pub hash: Option<(HashTypes, RssKey)>,
     pub rx_mode: RxMode,
     pub mac: Option<Mac>,
     pub trusted: bool,
@@ -151,6 +154,14 @@ impl Device for Fake {
 
     fn set_active_pairs(&self, pairs: u16) {
         self.with(|state| state.active_pairs = Some(pairs));
+    }
+
+    fn set_rss(&self, rss: RssSettings) {
+        self.with(|state| state.rss = Some(rss));
+    }
+
+    fn set_hash_report(&self, types: HashTypes, key: RssKey) {
+        self.with(|state| state.hash = Some((types, key)));
     }
 
     fn set_rx_mode(&self, mode: RxMode) -> Result<(), String> {

@@ -2,10 +2,25 @@
 
 use super::{Csum, Gso, GsoKind, Offload};
 use crate::DropReason;
+use crate::rss::PacketHash;
 use crate::wire::{Parsed, eth_type, ip_proto, l4};
 
 /// The header with `num_buffers`; the legacy form without it has two bytes less.
 pub const VNET_HDR_LEN: usize = 12;
+
+/// The header with `num_buffers` and the hash behind it (`VIRTIO_NET_F_HASH_REPORT`).
+pub const HASH_HDR_LEN: usize = 20;
+
+/// The header of [`HASH_HDR_LEN`] bytes, made of the shorter one: hash and report in little-endian
+/// order, then two bytes of padding.
+#[inline]
+pub fn with_hash(header: &[u8; VNET_HDR_LEN], hash: PacketHash) -> [u8; HASH_HDR_LEN] {
+    let mut out = [0; HASH_HDR_LEN];
+    out[..VNET_HDR_LEN].copy_from_slice(header);
+    out[12..16].copy_from_slice(&hash.value.to_le_bytes());
+    out[16..18].copy_from_slice(&(hash.report as u16).to_le_bytes());
+    out
+}
 
 /// Bits of [`VnetHdr::flags`].
 pub mod flags {

@@ -10,7 +10,7 @@ mod header;
 mod outer;
 mod segment;
 
-pub use header::{VNET_HDR_LEN, VnetHdr, flags, gso_type};
+pub use header::{HASH_HDR_LEN, VNET_HDR_LEN, VnetHdr, flags, gso_type, with_hash};
 pub use segment::{Segmenter, finish_checksum};
 
 /// A checksum that the sender left to be finished.
