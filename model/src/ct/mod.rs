@@ -17,6 +17,8 @@
 //! | [`conntrack`](Conntrack) | one packet through it all |
 
 mod action;
+#[cfg(test)]
+mod behaviour;
 mod config;
 mod conntrack;
 #[cfg(any(test, feature = "testing"))]

@@ -266,7 +266,8 @@ impl<C: Connections> Translator<C> {
             },
         };
         let size = u32::from(max - min) + 1;
-        let mut offset = hash(&tuple);
+        // The untranslated tuple: whoever shares an address must not share the place to begin.
+        let mut offset = hash(original.words());
         let mut attempts = size.min(AT_ONCE);
         // Not all of them: a range that is full must not cost the time of 65,536 look-ups.
         loop {
@@ -281,7 +282,7 @@ impl<C: Connections> Translator<C> {
                 return Err(DropReason::CtNatExhausted);
             }
             attempts /= 2;
-            offset = hash(&tuple);
+            offset = hash([offset].into_iter());
         }
     }
 }
@@ -310,7 +311,7 @@ fn address_in(range: &NatRange, tuple: &Tuple) -> [u8; 16] {
         proto: 0,
         ..*tuple
     };
-    let wide = u128::from(hash(&ends)) << 64 | u128::from(hash(tuple));
+    let wide = u128::from(hash(ends.words())) << 64 | u128::from(hash(tuple.words()));
     let (low, high) = (u128::from_be_bytes(*min), u128::from_be_bytes(*max));
     // IPv4 sits in the upper 32 bits.
     let shift = if tuple.version == 4 { 96 } else { 0 };
@@ -319,10 +320,8 @@ fn address_in(range: &NatRange, tuple: &Tuple) -> [u8; 16] {
     (((low >> shift) + pick) << shift).to_be_bytes()
 }
 
-fn hash(tuple: &Tuple) -> u64 {
+fn hash(words: impl Iterator<Item = u64>) -> u64 {
     let mut hasher = FxHasher::default();
-    for word in tuple.words() {
-        hasher.write_u64(word);
-    }
+    words.for_each(|word| hasher.write_u64(word));
     hasher.finish()
 }

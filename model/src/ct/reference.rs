@@ -425,7 +425,7 @@ proptest! {
         let mut talks = Vec::new();
         for _ in 0..play.rng.below(8) + 1 {
             let ends = play.ends();
-            let topics = [(4, Topic::Tcp), (2, Topic::Udp), (2, Topic::Icmp), (1, Topic::Other)];
+            let topics = [(4, Topic::Tcp), (2, Topic::Udp), (1, Topic::UdpLite), (2, Topic::Icmp), (1, Topic::Other)];
             let topic = play.rng.weighted(&topics);
             let frames = 5 + play.rng.below(40) as usize;
             talks.push(conversation(&mut play.rng, &ends, topic, frames).into_iter());

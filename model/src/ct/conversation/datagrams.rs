@@ -2,7 +2,7 @@
 
 use super::frame::{ethernet, packet, udp as datagram};
 use super::{Ends, Rng, Said};
-use crate::wire::ip_proto::{GRE, ICMP, ICMPV6, UDP, UDPLITE};
+use crate::wire::ip_proto::{GRE, ICMP, ICMPV6, UDP};
 
 fn said(from_a: bool, packet: &[u8], what: impl Into<String>) -> Said {
     Said {
@@ -57,8 +57,7 @@ fn complaint(rng: &mut Rng, ends: &Ends, about_a: bool, proto: u8, l4: &[u8]) ->
 }
 
 /// UDP or UDP-Lite, with ICMP errors.
-pub(super) fn udp(rng: &mut Rng, ends: &Ends, frames: usize) -> Vec<Said> {
-    let proto = rng.weighted(&[(5, UDP), (1, UDPLITE)]);
+pub(super) fn udp(rng: &mut Rng, ends: &Ends, proto: u8, frames: usize) -> Vec<Said> {
     let mut out = Vec::new();
     let mut from_a = true;
     for _ in 0..frames {
@@ -174,7 +173,7 @@ pub(super) fn other(rng: &mut Rng, ends: &Ends, frames: usize) -> Vec<Said> {
             ]);
             l4[..4].copy_from_slice(&kind);
             l4[7] = src.port as u8;
-            if rng.percent(5) {
+            if rng.percent(5) && !ends.translated() {
                 l4.truncate(rng.weighted(&[(1, 3), (1, 4), (1, 7)]));
             }
         }

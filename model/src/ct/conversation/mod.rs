@@ -11,6 +11,7 @@ mod datagrams;
 mod frame;
 mod tcp;
 
+use crate::wire::ip_proto;
 pub use frame::{End, packet};
 
 /// A source of choices (splitmix64).
@@ -74,6 +75,11 @@ impl Ends {
         }
     }
 
+    /// Whether an end appears as another than it is.
+    fn translated(&self) -> bool {
+        (self.a, self.b) != (self.a_seen_by_b, self.b_seen_by_a)
+    }
+
     /// Source and destination of a packet.
     fn of(&self, from_a: bool) -> (End, End) {
         if from_a {
@@ -111,6 +117,8 @@ pub enum Topic {
     Tcp,
     /// UDP, and ICMP errors about it.
     Udp,
+    /// The same with UDP-Lite.
+    UdpLite,
     /// Ping and its like.
     Icmp,
     /// Protocols without ports.
@@ -121,7 +129,8 @@ pub enum Topic {
 pub fn conversation(rng: &mut Rng, ends: &Ends, topic: Topic, frames: usize) -> Vec<Said> {
     match topic {
         Topic::Tcp => tcp::conversation(rng, ends, frames),
-        Topic::Udp => datagrams::udp(rng, ends, frames),
+        Topic::Udp => datagrams::udp(rng, ends, ip_proto::UDP, frames),
+        Topic::UdpLite => datagrams::udp(rng, ends, ip_proto::UDPLITE, frames),
         Topic::Icmp => datagrams::icmp(rng, ends, frames),
         Topic::Other => datagrams::other(rng, ends, frames),
     }
