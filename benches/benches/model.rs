@@ -9,7 +9,7 @@ use chanio_model::flow::reference::LinearTables;
 use chanio_model::flow::{FlowKey, Rule, RuleSpec, Seen, Tables};
 use chanio_model::wire::{self, Parsed};
 use chanio_model::{Mac, RuleId, Vlan, VportId};
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -87,14 +87,38 @@ fn keys(count: u32) -> Vec<FlowKey> {
         .collect()
 }
 
+/// A million rules in and out again, one at a time.
+fn bench_changes(c: &mut Criterion) {
+    const COUNT: u32 = 1_000_000;
+    let mut group = c.benchmark_group("tables");
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(COUNT.into()));
+    let rules = rules(COUNT, 8);
+    group.bench_function("insert_and_remove/1000000_rules_8_masks", |b| {
+        b.iter(|| {
+            let mut tables = Tables::default();
+            rules
+                .iter()
+                .for_each(|rule| assert!(tables.insert(rule.clone())));
+            rules
+                .iter()
+                .for_each(|rule| assert!(tables.remove(rule.id()).is_some()));
+            assert!(tables.is_empty());
+        });
+    });
+    group.finish();
+}
+
 fn bench_tables(c: &mut Criterion) {
     let mut group = c.benchmark_group("tables");
     for masks in [1, 8] {
-        for count in [1, 100, 1_000, 10_000] {
+        for count in [1, 100, 1_000, 10_000, 1_000_000] {
             let mut tables = Tables::default();
             let mut linear = LinearTables::default();
             for rule in rules(count, masks) {
-                linear.insert(rule.clone());
+                if count <= 100 {
+                    linear.insert(rule.clone());
+                }
                 tables.insert(rule);
             }
             let keys = keys(count);
@@ -244,5 +268,12 @@ fn bench_switch(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(model, bench_parse, bench_tables, bench_fdb, bench_switch);
+criterion_group!(
+    model,
+    bench_parse,
+    bench_tables,
+    bench_changes,
+    bench_fdb,
+    bench_switch
+);
 criterion_main!(model);

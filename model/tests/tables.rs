@@ -4,7 +4,9 @@ mod common;
 
 use chanio_model::RuleId;
 use chanio_model::flow::reference::LinearTables;
-use chanio_model::flow::{FlowKey, Rule, RuleSpec, Seen, Tables};
+use chanio_model::flow::{
+    CtKey, FlowKey, Inner, Masked, Match, More, PortRange, Rule, RuleSpec, Seen, Tables, TunnelKey,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -101,6 +103,97 @@ proptest! {
             prop_assert!(other.remove(rule.id()).is_some());
         }
         prop_assert_eq!((other.len(), other.masks()), (0, 0));
+    }
+}
+
+/// What few rules ask for, out of a small world.
+fn more() -> impl Strategy<Value = Option<Box<More>>> {
+    let tunnel = (0u32..3, 0u8..3, any::<[bool; 3]>()).prop_map(|(id, kind, has)| {
+        let mut mask = TunnelKey {
+            kind: 0xff,
+            ..TunnelKey::default()
+        };
+        mask.id = if has[0] { u32::MAX } else { 0 };
+        mask.tos = if has[1] { 0xf0 } else { 0 };
+        let value = TunnelKey {
+            kind: 1 + kind,
+            id: id & mask.id,
+            ..TunnelKey::default()
+        };
+        Box::new(Masked { value, mask })
+    });
+    let range = || proptest::option::of((0u16..3, 1u16..3));
+    (
+        0u16..3,
+        any::<bool>(),
+        proptest::option::of(tunnel),
+        range(),
+        range(),
+    )
+        .prop_map(|(zone, ct, tunnel, src, dst)| {
+            let mut more = More {
+                tunnel,
+                ..More::default()
+            };
+            if ct {
+                more.ct.mask.zone = u16::MAX;
+                more.ct.value.zone = zone;
+            }
+            let range = |(min, n)| PortRange { min, max: min + n };
+            (more.src_ports, more.dst_ports) = (src.map(range), dst.map(range));
+            (!more.is_empty()).then(|| Box::new(more))
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// The same of rules that ask for ranges, outer headers, connections.
+    #[test]
+    fn same_rule_whatever_is_asked_for(
+        rules in vec((common::spec(4), more()), 1..60),
+        gone in vec(any::<prop::sample::Index>(), 0..20),
+        packets in vec((common::key(4), common::key(4), 0u16..3, 0u32..3, 0u8..4), 40),
+    ) {
+        let (mut fast, mut slow) = (Tables::default(), LinearTables::default());
+        for (id, (mut spec, more)) in (0..).zip(rules) {
+            let matches = &mut spec.matches;
+            let Match { value, mask, .. } = matches;
+            let ported = mask.ip_proto != 0 && value.ip_proto != 1;
+            matches.more = more;
+            if let Some(more) = &mut matches.more {
+                if !ported || matches.mask.l4_src != 0 {
+                    more.src_ports = None;
+                }
+                if !ported || matches.mask.l4_dst != 0 {
+                    more.dst_ports = None;
+                }
+            }
+            matches.normalize();
+            let rule = Arc::new(Rule::new(RuleId(id), spec, 1).unwrap());
+            prop_assert!(fast.insert(rule.clone()) && slow.insert(rule));
+        }
+        let count = fast.len();
+        for index in gone {
+            let id = RuleId(index.index(count) as u64);
+            prop_assert_eq!(found(fast.remove(id).as_ref()), found(slow.remove(id).as_ref()));
+        }
+        for (outer, inner, zone, id, kind) in &packets {
+            let ct = CtKey { zone: *zone, ..CtKey::default() };
+            let tunnel = TunnelKey { kind: *kind, id: *id, ..TunnelKey::default() };
+            let inner = (*kind > 0).then_some(Inner { flow: inner, tunnel: &tunnel });
+            let seen = Seen { flow: outer, ct: &ct, inner };
+            for chain in 0..4 {
+                let want = found(slow.lookup(chain, seen));
+                prop_assert_eq!(found(fast.lookup(chain, seen)), want);
+            }
+        }
+        for rule in fast.iter() {
+            let spec = rule.spec();
+            let same = slow.find(spec.chain, spec.priority, &spec.matches);
+            let fast = fast.find(spec.chain, spec.priority, &spec.matches);
+            prop_assert_eq!(found(fast), found(same));
+        }
     }
 }
 

@@ -19,12 +19,12 @@ v4, v6 = IP(src='10.0.0.1', dst='10.0.0.2', tos=0xb8, ttl=9), IPv6(src='fd00::1'
 frames = []
 for ip in (v4, v6):
     for n in (1, 7, 300, 1201):
-        frames += [e/ip/UDP(sport=1000+n, dport=53)/Raw(b'x'*n),
-                   e/ip/TCP(sport=1000+n, dport=80, flags='PA', seq=n)/Raw(b'y'*n),
-                   e/ip/SCTP(sport=1000+n, dport=9)/SCTPChunkData(data=b'z'*n)]
+        frames += [e/ip/UDP(sport=40000+n, dport=7007)/Raw(b'x'*n),
+                   e/ip/TCP(sport=40000+n, dport=80, flags='PA', seq=n)/Raw(b'y'*n),
+                   e/ip/SCTP(sport=40000+n, dport=9)/SCTPChunkData(data=b'z'*n)]
 frames += [e/v4/ICMP(type=8, id=7, seq=1)/Raw(b'ping'), e/v6/ICMPv6EchoRequest(id=7)]
-frames += [e/IP(src='10.0.0.1', dst='10.0.0.2', flags='MF')/UDP(dport=53)/Raw(b'f'*64)]
-frames += [e/Dot1Q(vlan=7, prio=3)/v4/UDP(dport=53)/Raw(b'tagged')]
+frames += [e/IP(src='10.0.0.1', dst='10.0.0.2', flags='MF')/UDP(sport=40001, dport=7007)/Raw(b'f'*64)]
+frames += [e/Dot1Q(vlan=7, prio=3)/v4/UDP(sport=40001, dport=7007)/Raw(b'tagged')]
 "#;
 
 fn python(script: &str) -> String {
@@ -40,8 +40,8 @@ fn make_frames(path: &Path) -> u64 {
     python(&script).trim().parse().expect("a number")
 }
 
-/// Plays a capture through the rules, each of which sends to the uplink what it keeps, and gives
-/// the capture of what came out.
+/// Plays a capture through the rules, until `count` frames have come out of the uplink, and gives
+/// the capture of them.
 fn play(dir: &Path, name: &str, input: &Path, count: u64, rules: &[&str]) -> PathBuf {
     let output = dir.join(format!("{name}.pcap"));
     let run_dir = dir.join(name);
@@ -59,7 +59,7 @@ fn play(dir: &Path, name: &str, input: &Path, count: u64, rules: &[&str]) -> Pat
     rules.iter().for_each(|rule| bed.rule(rule));
     bed.nic.play();
     let until = Instant::now() + Duration::from_secs(20);
-    while bed.stats(VportId::UPLINK).tx.packets < count {
+    while bed.stats(VportId::UPLINK).rx.packets < count {
         assert!(Instant::now() < until, "{:?}", bed.stats(VportId::UPLINK));
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -80,7 +80,7 @@ fn tshark(capture: &Path, filter: &str, fields: &[&str]) -> Vec<String> {
         .arg("-r")
         .arg(capture)
         .args(["-T", "fields", "-Y", filter]);
-    for protocol in ["ip", "udp", "tcp", "sctp"] {
+    for protocol in ["ip", "udp", "tcp"] {
         command.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
     }
     // Fragments are looked at one by one.
@@ -97,11 +97,6 @@ fn is_sound(capture: &Path) {
                tcp.checksum.status == 0 || sctp.checksum.status == 0 || icmp.checksum.status == 0 || \
                icmpv6.checksum.status == 0";
     let found = tshark(capture, bad, &["frame.number", "frame.protocols"]);
-    // The one fragment's UDP checksum is of a datagram that is not all there.
-    let found: Vec<_> = found
-        .iter()
-        .filter(|line| !line.contains(":data") || !line.starts_with("27\t"))
-        .collect();
     assert!(found.is_empty(), "{}: {found:?}", capture.display());
 }
 
@@ -222,7 +217,7 @@ fn tags_and_fields_are_changed_and_checksums_follow() {
     let fields = [
         "eth_type ipv4 action pedit ex munge ip ttl dec munge ip dst set 198.51.100.7 munge ip tos set 0 retain 0xfc action goto chain 1",
         "eth_type ipv6 action pedit ex munge ip6 hoplimit dec munge ip6 dst set 2001:db8::7 action goto chain 1",
-        "chain 1 eth_type ipv4 ip_ttl 8 dst_ip 198.51.100.7 ip_proto udp dst_port 50-60 action pedit ex munge udp dport set 5353 action redirect uplink",
+        "chain 1 eth_type ipv4 ip_ttl 8 dst_ip 198.51.100.7 ip_proto udp dst_port 7000-7010 action pedit ex munge udp dport set 7353 action redirect uplink",
         "chain 1 eth_type ipv4 ip_proto tcp tcp_flags 0x8/0x8 action pedit ex munge tcp dport set 8080 munge eth src set 02:00:00:00:00:09 action redirect uplink",
         "chain 1 prio 60000 action redirect uplink",
     ];
@@ -233,7 +228,7 @@ fn tags_and_fields_are_changed_and_checksums_follow() {
         seen("ip.dst == 198.51.100.7 || ipv6.dst == 2001:db8::7"),
         count
     );
-    assert_eq!(seen("udp.dstport == 5353 && ip.ttl == 8"), 5);
+    assert_eq!(seen("udp.dstport == 7353 && ip.ttl == 8"), 5);
     assert_eq!(
         seen("tcp.dstport == 8080 && eth.src == 02:00:00:00:00:09 && ip"),
         4
@@ -255,9 +250,9 @@ fn a_connection_is_translated_both_ways() {
          there, back = Ether(src='02:00:00:00:00:01'), Ether(src='02:00:00:00:00:02')\n\
          out = []\n\
          for n in range(10):\n\
-         \x20   port = 5000 + n\n\
-         \x20   out.append(there/IP(src=f'10.0.0.{{n+1}}', dst='203.0.113.1')/UDP(sport=port, dport=53)/Raw(b'q'))\n\
-         \x20   out.append(back/IP(src='203.0.113.1', dst='198.51.100.9')/UDP(sport=53, dport=port)/Raw(b'a'))\n\
+         \x20   port = 45000 + n\n\
+         \x20   out.append(there/IP(src=f'10.0.0.{{n+1}}', dst='203.0.113.1')/UDP(sport=port, dport=7007)/Raw(b'q'))\n\
+         \x20   out.append(back/IP(src='203.0.113.1', dst='198.51.100.9')/UDP(sport=7007, dport=port)/Raw(b'a'))\n\
          wrpcap('{}', out)",
         input.display()
     );
@@ -272,13 +267,13 @@ fn a_connection_is_translated_both_ways() {
     is_sound(&output);
     let there = tshark(
         &output,
-        "ip.src == 198.51.100.9 && udp.dstport == 53",
+        "ip.src == 198.51.100.9 && udp.dstport == 7007",
         &["udp.srcport"],
     );
     assert_eq!(there.len(), 10);
     let back = tshark(&output, "ip.src == 203.0.113.1", &["ip.dst", "udp.dstport"]);
     let want: Vec<_> = (0..10)
-        .map(|n| format!("10.0.0.{}\t{}", n + 1, 5000 + n))
+        .map(|n| format!("10.0.0.{}\t{}", n + 1, 45000 + n))
         .collect();
     assert_eq!(back, want);
 }
