@@ -2,7 +2,7 @@
 //! worker's time counts, not the drivers'.
 
 use chanio_emu::datapath::{Change, Datapath, Worker};
-use chanio_emu::port::{Channel, Counters, DeviceSettings, Endpoint, Port};
+use chanio_emu::port::{Channel, Counters, DeviceSettings, Endpoint, Limiter, Port};
 use chanio_emu::ring::Ring;
 use chanio_emu::ring::driver::{DriverQueue, SharedArea};
 use chanio_emu::vhost::{Device, RingIndex, RingStart, features};
@@ -78,6 +78,7 @@ impl Station {
             endpoint: Endpoint::Rings(self.channel.clone()),
             representor: None,
             counters: Counters::new(1),
+            limiter: Limiter::default(),
         })
     }
 

@@ -6,6 +6,7 @@ use chanio_emu::control::proto::control_client::ControlClient;
 use chanio_emu::control::proto::{self, attach::Kind};
 use chanio_emu::nic::spec::Attach;
 use chanio_model::flow::text;
+use chanio_model::rate::RateChange;
 use chanio_model::rss::RssChange;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -283,6 +284,32 @@ impl Nic for Emulator {
             .flushed)
     }
 
+    fn rates(&mut self, names: &[String]) -> Result<Vec<Rate>, DeviceError> {
+        let names = names.to_vec();
+        let mut client = self.client.clone();
+        let list = self.list(client.list_rates(proto::ListRatesRequest { names }))?;
+        Ok(list.into_iter().map(rate).collect())
+    }
+
+    fn add_rate(&mut self, name: &str, change: RateChange) -> Result<Rate, DeviceError> {
+        let mut client = self.client.clone();
+        self.call(client.add_rate(rate_change(name, change)))
+            .map(rate)
+    }
+
+    fn set_rate(&mut self, name: &str, change: RateChange) -> Result<Rate, DeviceError> {
+        let mut client = self.client.clone();
+        self.call(client.set_rate(rate_change(name, change)))
+            .map(rate)
+    }
+
+    fn del_rate(&mut self, name: &str) -> Result<(), DeviceError> {
+        let name = name.to_owned();
+        let mut client = self.client.clone();
+        self.call(client.delete_rate(proto::DeleteRateRequest { name }))
+            .map(|_| ())
+    }
+
     fn stats(&mut self, names: &[String]) -> Result<Vec<VportStats>, DeviceError> {
         let request = proto::ListStatsRequest {
             names: names.to_vec(),
@@ -383,6 +410,30 @@ fn channel(c: proto::Channel) -> Channel {
         fault: some(c.fault),
         features: format!("{:#x}", c.features),
         rss: c.rss.map(rss),
+    }
+}
+
+fn rate_change(name: &str, change: RateChange) -> proto::RateChange {
+    let parent = change.parent;
+    proto::RateChange {
+        name: name.to_owned(),
+        tx_share: change.tx_share,
+        tx_max: change.tx_max,
+        tx_priority: change.tx_priority,
+        tx_weight: change.tx_weight,
+        parent: parent.map(|name| name.map_or_else(String::new, |name| name.to_string())),
+    }
+}
+
+fn rate(rate: proto::Rate) -> Rate {
+    Rate {
+        name: rate.name,
+        kind: if rate.node { "node" } else { "leaf" },
+        tx_share: rate.tx_share,
+        tx_max: rate.tx_max,
+        tx_priority: rate.tx_priority,
+        tx_weight: rate.tx_weight,
+        parent: some(rate.parent),
     }
 }
 

@@ -2,6 +2,7 @@
 //! also what `--json` prints (docs/json.md).
 
 use crate::DeviceError;
+use chanio_model::rate::RateChange;
 use chanio_model::rss::RssChange;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -41,6 +42,14 @@ pub trait Nic {
     fn del_fdb(&mut self, vlan: u16, mac: &str) -> Result<(), DeviceError>;
     /// Forget learned addresses; how many.
     fn flush_fdb(&mut self) -> Result<u64, DeviceError>;
+    /// Rate nodes and channels' leaves: these, or all if `names` is empty.
+    fn rates(&mut self, names: &[String]) -> Result<Vec<Rate>, DeviceError>;
+    /// Make a rate node.
+    fn add_rate(&mut self, name: &str, change: RateChange) -> Result<Rate, DeviceError>;
+    /// Change a rate node, or the leaf of a channel.
+    fn set_rate(&mut self, name: &str, change: RateChange) -> Result<Rate, DeviceError>;
+    /// Remove a rate node that nothing is below.
+    fn del_rate(&mut self, name: &str) -> Result<(), DeviceError>;
     /// Counters of these vports, or of all if `names` is empty.
     fn stats(&mut self, names: &[String]) -> Result<Vec<VportStats>, DeviceError>;
 }
@@ -207,6 +216,26 @@ pub struct Rss {
     pub table: Vec<u32>,
     /// The queue pair for packets of which nothing is hashed.
     pub unclassified: u32,
+}
+
+/// How fast a channel, or all below a node, may send.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rate {
+    /// A channel's name, or a node's.
+    pub name: String,
+    /// `leaf` or `node`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Guaranteed within the parent, bytes per second; 0: nothing.
+    pub tx_share: u64,
+    /// Ceiling, bytes per second; 0: none.
+    pub tx_max: u64,
+    /// Among siblings, the highest goes first.
+    pub tx_priority: u32,
+    /// Among siblings of one priority.
+    pub tx_weight: u32,
+    /// The node above.
+    pub parent: Option<String>,
 }
 
 /// A representor.

@@ -378,3 +378,65 @@ fn rss_is_set_in_parts_and_shown() {
     let table = made["rss"]["table"].as_array().unwrap();
     assert_eq!((table.len(), &table[1]), (128, &Value::from(1)));
 }
+
+#[test]
+fn rates_in_devlinks_words() {
+    let bed = Bed::new();
+    bed.json(&["channel", "add", "web1"]);
+    let plain = bed.json(&["rate", "show", "web1"]);
+    assert_eq!(plain[0]["type"], "leaf");
+    assert_eq!(
+        (&plain[0]["tx_max"], &plain[0]["tx_weight"]),
+        (&0.into(), &1.into())
+    );
+    let node = [
+        "rate", "add", "gold", "tx_max", "100mbit", "tx_share", "10mbit",
+    ];
+    let node = bed.json(&node);
+    assert_eq!(
+        (&node["type"], &node["tx_max"]),
+        (&"node".into(), &12_500_000.into())
+    );
+    let set = |words: &str| {
+        let words: Vec<_> = words.split(' ').collect();
+        bed.json(&[&["rate", "set"], &words[..]].concat())
+    };
+    let leaf = set("web1 parent gold tx_weight 3 tx_share 5mbit");
+    assert_eq!(
+        (&leaf["parent"], &leaf["tx_share"]),
+        (&"gold".into(), &625_000.into())
+    );
+    let shown = bed.text(&["rate", "show"]);
+    assert!(
+        shown.contains("100mbit") && shown.contains("5mbit"),
+        "{shown}"
+    );
+
+    for (words, code, why) in [
+        (
+            "set web1 tx_share 101mbit",
+            1,
+            "would be guaranteed 101mbit, its tx_max is 100mbit",
+        ),
+        ("set web1 parent lead", 1, "parent: `lead` is not a node"),
+        ("set nobody tx_max 1mbit", 1, "no rate object `nobody`"),
+        ("add web1", 1, "name: `web1` is taken"),
+        ("del gold", 1, "node `gold` is the parent of `web1`"),
+        ("set web1 tx_max fast", 2, "tx_max: `fast` is not a rate"),
+        (
+            "set web1 tx_weight 1001",
+            1,
+            "tx_weight: 1001 is not 1 to 1000",
+        ),
+    ] {
+        let words: Vec<_> = words.split(' ').collect();
+        let (got, said) = bed.refused(&[&["rate"], &words[..]].concat());
+        assert!(got == code && said.contains(why), "{words:?}: {got} {said}");
+    }
+    let (code, why) = bed.refused(&["channel", "add", "gold"]);
+    assert!(code == 1 && why.contains("name: `gold` is taken"), "{why}");
+    assert_eq!(set("web1 noparent")["parent"], Value::Null);
+    assert_eq!(bed.json(&["rate", "del", "gold"])["deleted"], 1);
+    bed.json(&["channel", "del", "web1"]);
+    assert_eq!(bed.json(&["rate", "show"]), serde_json::json!([]));
+}

@@ -6,6 +6,7 @@ mod fdb;
 mod flow;
 mod nic;
 mod out;
+mod rate;
 mod stats;
 
 use chanio::demo::{self, DemoOptions};
@@ -50,6 +51,9 @@ enum Noun {
     /// Addresses of legacy mode
     #[command(subcommand)]
     Fdb(fdb::Command),
+    /// How fast channels may send, in devlink-rate's terms
+    #[command(subcommand)]
+    Rate(rate::Command),
     /// Counters, and what was lost and why
     Stats(stats::Args),
     /// Completions for a shell, on standard output
@@ -121,6 +125,7 @@ fn dispatch(cli: Cli, out: &mut Out) -> Result<(), CliError> {
         }
         Noun::Flow(command) => flow::run(command, &mut *open()?, out)?,
         Noun::Fdb(command) => fdb::run(command, &mut *open()?, out)?,
+        Noun::Rate(command) => rate::run(command, &mut *open()?, out)?,
         Noun::Stats(args) => stats::run(&args, &mut *open()?, out)?,
         Noun::Completions { shell } => {
             let mut script = Vec::new();

@@ -5,6 +5,7 @@ use super::plan::Plan;
 use crate::nic::spec::*;
 use crate::nic::{NicApi, PortNames};
 use chanio_model::flow::RuleSpec;
+use chanio_model::rate::{RateName, Rates};
 use chanio_model::rss::RssChange;
 use chanio_model::{ChannelName, Mac, RuleId, VportId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,14 @@ enum Undo {
     /// Those that are missing.
     AddFdb(Vec<((u16, Mac), String)>),
     DeleteFdb((u16, Mac)),
+    Rates(Vec<(RateName, Rates)>),
+}
+
+/// All nodes, and the leaves of which anything was asked.
+fn asked_rates(nic: &dyn NicApi) -> Vec<(RateName, Rates)> {
+    let rates = nic.rates().into_iter();
+    let asked = rates.filter(|info| info.is_node || info.rates != Rates::default());
+    asked.map(|info| (info.name, info.rates)).collect()
 }
 
 struct Steps<'a> {
@@ -64,6 +73,10 @@ impl Steps<'_> {
             .iter()
             .filter_map(|name| before.get(name));
         let gone: Vec<_> = gone.collect();
+        if plan.rates.is_some() || !gone.is_empty() {
+            // The last thing to come back, when the channels are there again.
+            self.done.push(Undo::Rates(asked_rates(self.nic)));
+        }
 
         self.delete_flows(plan, &gone)?;
         self.delete_fdb(plan, &gone)?;
@@ -90,6 +103,16 @@ impl Steps<'_> {
         let texts: Vec<_> = plan.add_flows.iter().map(|f| f.text.clone()).collect();
         let ids = self.add_flows(&texts)?;
         self.done.push(Undo::DeleteFlows(ids));
+        if let Some((before, after)) = &plan.rates {
+            let mut rates = asked_rates(self.nic);
+            rates.retain(|(name, _)| !before.contains(name) && !after.contains_key(name));
+            rates.extend(
+                after
+                    .iter()
+                    .map(|(name, rates)| (name.clone(), rates.clone())),
+            );
+            self.nic.replace_rates(rates)?;
+        }
         Ok(())
     }
 
@@ -237,6 +260,7 @@ impl Steps<'_> {
                 Undo::DeleteFlows(ids) => self.nic.del_rules(&ids).map_err(Into::into),
                 Undo::AddFdb(items) => self.add_fdb(&items),
                 Undo::DeleteFdb((vid, mac)) => self.nic.del_fdb(vid, mac).map_err(Into::into),
+                Undo::Rates(rates) => self.nic.replace_rates(rates).map(drop).map_err(Into::into),
             };
             if let Err(error) = undone {
                 tracing::error!(%error, "undoing a change of configuration");

@@ -4,6 +4,7 @@ use crate::nic::spec::*;
 use crate::nic::{NicApi, PortNames, Refused};
 use chanio_model::eswitch::Mode;
 use chanio_model::flow::RuleSpec;
+use chanio_model::rate::{RateChange, RateName, Rates};
 use chanio_model::{ChannelName, Mac, RuleId, VportId};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ struct State {
     eswitch: (Mode, bool, u32),
     next: u64,
     queues: u32,
+    rates: BTreeMap<RateName, Rates>,
     /// Changes that are still carried out; the one after them is refused.
     left: Option<u32>,
 }
@@ -29,6 +31,7 @@ pub struct Seen {
     pub rules: BTreeSet<String>,
     pub fdb: BTreeMap<(u16, Mac), String>,
     pub eswitch: (Mode, bool, u32),
+    pub rates: BTreeMap<RateName, Rates>,
 }
 
 fn own(vport: VportId, spec: &ChannelSpec) -> (u16, Mac) {
@@ -83,6 +86,7 @@ impl Fake {
             eswitch: (Mode::Legacy, false, 300),
             next: 1,
             queues,
+            rates: BTreeMap::new(),
             left: None,
         }))
     }
@@ -114,6 +118,7 @@ impl Fake {
                 .map(|(key, vport)| (*key, names.name(*vport)))
                 .collect(),
             eswitch: state.eswitch,
+            rates: state.rates.clone(),
         }
     }
 
@@ -225,6 +230,7 @@ impl NicApi for Fake {
                 let (vport, _) = gone.ok_or_else(|| Refused::NoChannel(name.to_string()))?;
                 state.rules.retain(|_, spec| !mentions(spec, vport));
                 state.fdb.retain(|_, v| *v != vport);
+                state.rates.remove(name);
             }
             Ok(())
         })
@@ -241,6 +247,9 @@ impl NicApi for Fake {
             spec.spoofchk = c.spoofchk.unwrap_or(spec.spoofchk);
             spec.trust = c.trust.unwrap_or(spec.trust);
             spec.link_up = c.link_up.unwrap_or(spec.link_up);
+            if let Some(change) = &c.rss {
+                spec.rss = change.apply(spec.rss.as_ref(), spec.queues)?;
+            }
             let (new, info) = (own(vport, spec), info(vport, spec));
             if new != old {
                 state.fdb.remove(&old);
@@ -358,6 +367,40 @@ impl NicApi for Fake {
 
     fn flush_fdb(&self) -> usize {
         0
+    }
+
+    fn rates(&self) -> Vec<RateInfo> {
+        let state = self.0.lock();
+        let info = |(name, rates): (&RateName, &Rates)| RateInfo {
+            name: name.clone(),
+            is_node: !state.channels.contains_key(name),
+            rates: rates.clone(),
+        };
+        state.rates.iter().map(info).collect()
+    }
+
+    fn add_rate(&self, _: &RateName, _: &RateChange) -> Result<RateInfo, Refused> {
+        unreachable!("a plan replaces them")
+    }
+
+    fn set_rate(&self, _: &RateName, _: &RateChange) -> Result<RateInfo, Refused> {
+        unreachable!("a plan replaces them")
+    }
+
+    fn del_rate(&self, _: &RateName) -> Result<(), Refused> {
+        unreachable!("a plan replaces them")
+    }
+
+    fn replace_rates(
+        &self,
+        rates: Vec<(RateName, Rates)>,
+    ) -> Result<Vec<(RateName, Rates)>, Refused> {
+        self.atomically(|state| {
+            let rates = rates.into_iter().collect();
+            Ok(std::mem::replace(&mut state.rates, rates)
+                .into_iter()
+                .collect())
+        })
     }
 
     fn stats(&self) -> Vec<VportStats> {

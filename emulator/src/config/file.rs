@@ -20,6 +20,19 @@ pub(super) struct File {
     pub flow: Vec<Flow>,
     #[serde(default)]
     pub fdb: Vec<Fdb>,
+    #[serde(default)]
+    pub rate: Vec<Rate>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rate {
+    pub name: Spanned<String>,
+    pub tx_share: Text,
+    pub tx_max: Text,
+    pub tx_priority: Number,
+    pub tx_weight: Number,
+    pub parent: Text,
 }
 
 #[derive(Default, Deserialize)]

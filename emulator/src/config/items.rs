@@ -9,6 +9,7 @@ use crate::nic::edge::{self, DEFAULT_MTU, MTU, QUEUES, RssText, shown};
 use crate::nic::spec::*;
 use chanio_model::eswitch::Mode;
 use chanio_model::flow::{RuleSpec, RuleTextError};
+use chanio_model::rate::{MAX_PRIORITY, MAX_WEIGHT, RateName, RateText, Rates};
 use chanio_model::{ChannelName, Mac, VportId};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -69,6 +70,21 @@ impl Builder {
         Ok(())
     }
 
+    pub fn add_rate(&mut self, source: &Source, from: file::Rate) -> Result<(), ConfigError> {
+        let wrong = |what: &dyn Display| source.value("rate", &from.name.span(), what);
+        let name = from.name.get_ref().parse::<RateName>();
+        let name = name.map_err(|e| wrong(&e))?;
+        let rates = rates(source, &from)?;
+        if self.config.rates.insert(name, rates).is_some() {
+            let name = from.name.get_ref();
+            return Err(wrong(&format_args!(
+                "name: `{}` is there twice",
+                shown(name)
+            )));
+        }
+        Ok(())
+    }
+
     pub fn add_fdb(&mut self, source: &Source, from: file::Fdb) -> Result<(), ConfigError> {
         let config = &mut self.config;
         let wrong = |at: &Range<usize>, what: &dyn Display| source.value("fdb", at, what);
@@ -103,6 +119,34 @@ impl Builder {
         }
         Ok(())
     }
+}
+
+/// The numbers and texts of a rate object. Whether it fits the others is for the NIC to say.
+fn rates(source: &Source, from: &file::Rate) -> Result<Rates, ConfigError> {
+    let wrong = |at: Range<usize>, what: &dyn Display| source.value("rate", &at, what);
+    let rate = |field: &str, text: &Option<Spanned<String>>| match text {
+        None => Ok(0),
+        Some(text) => {
+            let rate = text.get_ref().parse::<RateText>();
+            let rate = rate.map_err(|e| wrong(text.span(), &format_args!("{field}: {e}")));
+            rate.map(|rate| rate.0)
+        }
+    };
+    let number = |field, value: &Option<Spanned<i64>>, range, default| match value {
+        None => Ok(default),
+        Some(v) => edge::number(field, *v.get_ref(), range).map_err(|e| wrong(v.span(), &e)),
+    };
+    let parent = |text: &Spanned<String>| {
+        let name = text.get_ref().parse();
+        name.map_err(|e| wrong(text.span(), &format_args!("parent: {e}")))
+    };
+    Ok(Rates {
+        tx_share: rate("tx_share", &from.tx_share)?,
+        tx_max: rate("tx_max", &from.tx_max)?,
+        tx_priority: number("tx_priority", &from.tx_priority, 0..=MAX_PRIORITY, 0)?,
+        tx_weight: number("tx_weight", &from.tx_weight, 1..=MAX_WEIGHT, 1)?,
+        parent: from.parent.as_ref().map(parent).transpose()?,
+    })
 }
 
 /// Why a text is not a rule for the file.

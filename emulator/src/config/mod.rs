@@ -30,6 +30,7 @@ pub use read::Overrides;
 
 use crate::nic::spec::{ChannelSpec, NicConfig};
 use chanio_model::eswitch::Mode;
+use chanio_model::rate::{RateName, Rates};
 use chanio_model::{ChannelName, Mac};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,6 +49,8 @@ pub struct Config {
     pub flows: Vec<FlowRule>,
     /// Static addresses: VLAN (0: untagged) and address, and the port's name.
     pub fdb: BTreeMap<(u16, Mac), String>,
+    /// Rates of channels, and rate nodes, by name.
+    pub rates: BTreeMap<RateName, Rates>,
 }
 
 /// A flow rule.
@@ -72,6 +75,7 @@ impl Config {
             channels: BTreeMap::new(),
             flows: Vec::new(),
             fdb: BTreeMap::new(),
+            rates: BTreeMap::new(),
         }
     }
 }

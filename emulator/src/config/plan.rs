@@ -3,6 +3,7 @@
 use super::items::own_address;
 use super::{Config, ConfigError, FlowRule};
 use crate::nic::spec::*;
+use chanio_model::rate::{RateName, Rates};
 use chanio_model::rss::RssChange;
 use chanio_model::{ChannelName, Mac};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,8 @@ pub struct Plan {
     pub add_fdb: Vec<((u16, Mac), String)>,
     /// Rules to add.
     pub add_flows: Vec<FlowRule>,
+    /// Rate objects that the file had, and those that it has; `None`: nothing to do.
+    pub rates: Option<(BTreeSet<RateName>, BTreeMap<RateName, Rates>)>,
 }
 
 /// A one-line summary for the log.
@@ -103,6 +106,12 @@ pub fn plan(current: &Config, new: &Config) -> Result<Plan, ConfigError> {
     plan.delete_flows = left.map(|f| f.text.clone()).collect();
     let come = new.flows.iter().filter(|f| !before.contains(&f.text));
     plan.add_flows = come.cloned().collect();
+    // A channel that is made anew has lost its rates.
+    let lost = |name: &RateName| gone.contains(name);
+    if current.rates != new.rates || new.rates.keys().any(lost) {
+        let before = current.rates.keys().cloned().collect();
+        plan.rates = Some((before, new.rates.clone()));
+    }
     Ok(plan)
 }
 

@@ -98,6 +98,9 @@ impl Config {
         for entry in file.fdb {
             builder.add_fdb(&source, entry)?;
         }
+        for rate in file.rate {
+            builder.add_rate(&source, rate)?;
+        }
         Ok(builder.config)
     }
 }

@@ -365,6 +365,7 @@ fn expected(config: &Config) -> Seen {
             .collect(),
         rules: config.flows.iter().map(|f| f.text.clone()).collect(),
         fdb: config.fdb.clone(),
+        rates: BTreeMap::new(),
         eswitch: (config.mode, config.vepa, config.nic.ageing_secs),
     }
 }
@@ -503,4 +504,35 @@ fn chosen(before: &[String], now: Vec<String>) -> Vec<String> {
         format!("{}mac: None{}", &new[..start], &new[end + 1..])
     };
     before.iter().zip(now).map(forget).collect()
+}
+
+#[test]
+fn rates_follow_the_file_and_come_back() {
+    let nodes = "[[rate]]\nname = \"gold\"\ntx_max = \"100mbit\"\n";
+    let leaf = "[[rate]]\nname = \"web\"\nparent = \"gold\"\ntx_share = \"10mbit\"\n";
+    let channel = "[[channel]]\nname = \"web\"\n";
+    let text = |parts: &[&str]| format!("[nic]\nqueues = 9\n{}", parts.concat());
+    let parse = |text: &str| Config::parse(text, Path::new("f.toml"), &Overrides::default());
+    let config = parse(&text(&[channel, nodes, leaf])).unwrap();
+    let web = &config.rates[&"web".parse().unwrap()];
+    assert_eq!((web.tx_share, web.tx_weight), (1_250_000, 1));
+    let plain = parse(&text(&[channel])).unwrap();
+    let steps = plan(&plain, &config).unwrap();
+    let (before, after) = steps.rates.unwrap();
+    assert!(before.is_empty() && after == config.rates);
+    assert!(plan(&config, &config).unwrap().rates.is_none());
+    // A channel that is made anew has lost its rate.
+    let wider = "[[channel]]\nname = \"web\"\nqueues = 2\n";
+    let wider = parse(&text(&[wider, nodes, leaf])).unwrap();
+    assert!(plan(&config, &wider).unwrap().rates.is_some());
+    let twice = parse(&text(&[channel, nodes, nodes]))
+        .unwrap_err()
+        .to_string();
+    assert!(twice.contains("name: `gold` is there twice"), "{twice}");
+    let wrong = parse(&text(&["[[rate]]\nname = \"a\"\ntx_max = \"fast\"\n"]));
+    let wrong = wrong.unwrap_err().to_string();
+    assert!(
+        wrong.contains("f.toml:5: rate.tx_max: `fast` is not a rate"),
+        "{wrong}"
+    );
 }

@@ -8,6 +8,7 @@ use crate::nic::spec::*;
 use crate::nic::{PortNames, Refused};
 use chanio_model::eswitch::Mode;
 use chanio_model::flow::Action;
+use chanio_model::rate::{RateChange, RateName};
 use chanio_model::rss::{RssChange, RssSettings};
 use chanio_model::{ChannelName, Mac};
 use ipnet::IpNet;
@@ -36,6 +37,46 @@ pub fn channel_spec(asked: proto::ChannelSpec) -> Result<ChannelSpec, RequestErr
         link_up: !asked.link_down,
         attach: attach(asked.attach)?,
     })
+}
+
+/// A rate object's name, and what to change of it.
+pub fn rate_change(asked: proto::RateChange) -> Result<(RateName, RateChange), RequestError> {
+    let parent = |text: String| match text.as_str() {
+        "" => Ok(None),
+        text => rate_name("parent", text).map(Some),
+    };
+    let change = RateChange {
+        tx_share: asked.tx_share,
+        tx_max: asked.tx_max,
+        tx_priority: asked.tx_priority,
+        tx_weight: asked.tx_weight,
+        parent: asked.parent.map(parent).transpose()?,
+    };
+    Ok((rate_name("name", &asked.name)?, change))
+}
+
+/// The name of a rate object.
+pub fn rate_name(field: &'static str, text: &str) -> Result<RateName, RequestError> {
+    text.parse().map_err(|_| RequestError::Invalid {
+        field,
+        value: format!("`{}`", shown(text)),
+        allowed: "1 to 63 characters out of a-z A-Z 0-9 . _ -, the first a letter or digit",
+    })
+}
+
+impl From<RateInfo> for proto::Rate {
+    fn from(info: RateInfo) -> Self {
+        let parent = info.rates.parent.map(|name| name.to_string());
+        Self {
+            name: info.name.to_string(),
+            node: info.is_node,
+            tx_share: info.rates.tx_share,
+            tx_max: info.rates.tx_max,
+            tx_priority: info.rates.tx_priority,
+            tx_weight: info.rates.tx_weight,
+            parent: parent.unwrap_or_default(),
+        }
+    }
 }
 
 fn rss_change(asked: &proto::Rss) -> Result<RssChange, Refused> {

@@ -4,6 +4,7 @@ use crate::nic::Refused;
 use crate::nic::attach_text::AttachError;
 use crate::nic::edge::shown;
 use chanio_model::flow::RuleTextError;
+use chanio_model::rate::RateError;
 use tonic::{Code, Status};
 
 /// Bytes of a status message. It travels in a header, whose size peers limit.
@@ -82,7 +83,11 @@ impl RequestError {
 /// The status code that tells a client what kind of refusal this is.
 pub fn code(refused: &Refused) -> Code {
     match refused {
-        Refused::Invalid { .. } | Refused::Rule(_) | Refused::Rss(_) => Code::InvalidArgument,
+        Refused::Rate(RateError::Unknown(_)) => Code::NotFound,
+        Refused::Rate(RateError::Taken(_)) => Code::AlreadyExists,
+        Refused::Invalid { .. } | Refused::Rule(_) | Refused::Rss(_) | Refused::Rate(_) => {
+            Code::InvalidArgument
+        }
         Refused::PoolExhausted { .. } => Code::ResourceExhausted,
         Refused::DuplicateName(_) | Refused::DuplicateMac { .. } => Code::AlreadyExists,
         Refused::NoChannel(_)

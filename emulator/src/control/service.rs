@@ -5,6 +5,7 @@ use super::error::RequestError;
 use super::proto::{self, control_server::Control};
 use crate::nic::{NicApi, PortNames, Refused};
 use chanio_model::flow::RuleSpec;
+use chanio_model::rate::RateError;
 use chanio_model::{RuleId, VportId};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
@@ -256,6 +257,49 @@ impl Control for Service {
     ) -> Reply<proto::FlushFdbResponse> {
         let flushed = self.ask_alone(|nic| Ok(nic.flush_fdb() as u64)).await?;
         Ok(Response::new(proto::FlushFdbResponse { flushed }))
+    }
+
+    type ListRatesStream = Stream<proto::Rate>;
+
+    async fn list_rates(
+        &self,
+        asked: Request<proto::ListRatesRequest>,
+    ) -> Reply<Self::ListRatesStream> {
+        let names = asked.into_inner().names;
+        let list = self.ask(move |nic| {
+            let all = nic.rates();
+            if names.is_empty() {
+                return Ok(all);
+            }
+            let one = |name: &String| {
+                let name = convert::rate_name("name", name)?;
+                let found = all.iter().find(|info| info.name == name).cloned();
+                found.ok_or_else(|| Refused::from(RateError::Unknown(name)).into())
+            };
+            names.iter().map(one).collect()
+        });
+        Ok(stream(list.await?))
+    }
+
+    async fn add_rate(&self, asked: Request<proto::RateChange>) -> Reply<proto::Rate> {
+        let (name, change) = convert::rate_change(asked.into_inner())?;
+        let info = self.ask_alone(move |nic| Ok(nic.add_rate(&name, &change)?));
+        Ok(Response::new(info.await?.into()))
+    }
+
+    async fn set_rate(&self, asked: Request<proto::RateChange>) -> Reply<proto::Rate> {
+        let (name, change) = convert::rate_change(asked.into_inner())?;
+        let info = self.ask_alone(move |nic| Ok(nic.set_rate(&name, &change)?));
+        Ok(Response::new(info.await?.into()))
+    }
+
+    async fn delete_rate(
+        &self,
+        asked: Request<proto::DeleteRateRequest>,
+    ) -> Reply<proto::DeleteRateResponse> {
+        let name = convert::rate_name("name", &asked.into_inner().name)?;
+        self.ask_alone(move |nic| Ok(nic.del_rate(&name)?)).await?;
+        Ok(Response::new(proto::DeleteRateResponse {}))
     }
 
     type ListStatsStream = Stream<proto::VportStats>;

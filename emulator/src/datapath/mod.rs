@@ -20,6 +20,7 @@ pub use waker::Waker;
 pub use worker::Worker;
 
 use chanio_model::eswitch::{self, Fdb, RxMode, Switch, VportConfig};
+use chanio_model::rate::Scheduler;
 use chanio_model::{Mac, Nanos, VportId};
 use parking_lot::{Mutex, RwLock};
 use std::io;
@@ -37,6 +38,8 @@ pub struct Datapath {
     fdb: RwLock<Fdb>,
     wakers: Vec<Arc<Waker>>,
     loads: balance::Loads,
+    /// Who may send how fast.
+    scheduler: Scheduler,
     stopping: AtomicBool,
     epoch: Instant,
 }
@@ -78,6 +81,7 @@ impl Datapath {
             publisher: Mutex::new(publisher),
             fdb: RwLock::new(fdb),
             loads: balance::Loads::new(workers),
+            scheduler: Scheduler::default(),
             wakers,
             stopping: AtomicBool::new(false),
             epoch: Instant::now(),
@@ -118,6 +122,11 @@ impl Datapath {
     /// Look at the configuration.
     pub fn with_config<R>(&self, look: impl FnOnce(&Config) -> R) -> R {
         look(self.publisher.lock().config())
+    }
+
+    /// Who may send how fast.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
     }
 
     /// The address table.

@@ -209,7 +209,7 @@ impl Publisher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port::{Counters, Endpoint, Uplink};
+    use crate::port::{Counters, Endpoint, Limiter, Uplink};
     use chanio_model::eswitch::Mode;
     use std::sync::atomic::AtomicBool;
 
@@ -220,6 +220,7 @@ mod tests {
             endpoint: Endpoint::Uplink(Uplink::None),
             representor: None,
             counters: Counters::new(1),
+            limiter: Limiter::default(),
         })
     }
 

@@ -6,7 +6,7 @@ use super::deliver::{Classified, Deliverer};
 use super::frame::{Bytes, Frame, NO_SNAPSHOT, Snapshot};
 use super::published::Config;
 use super::source::Source;
-use crate::port::{Channel, Endpoint, Port, RECV_BUF_LEN};
+use crate::port::{Channel, Endpoint, Port, RECV_BUF_LEN, Tap};
 use crate::ring::{BURST, Burst};
 use crate::vhost::Device;
 use arrayvec::ArrayVec;
@@ -22,6 +22,8 @@ pub enum Progress {
     Worked,
     /// There was nothing; it wants to be asked again.
     Idle,
+    /// What there is has to wait until then.
+    Parked(Nanos),
     /// All that there was, if anything, was taken from a netdev; an event will tell of more.
     Drained {
         /// There was a burst.
@@ -119,7 +121,7 @@ impl Receiver {
         };
         match (source, &port.endpoint) {
             (Source::Representor(_), _) => match &port.representor {
-                Some(representor) => self.serve_netdev(context, |b| representor.tap.recv(b)),
+                Some(representor) => self.serve_netdev(context, BURST, |b| representor.tap.recv(b)),
                 None => Progress::Asleep,
             },
             (Source::Queue(_, pair), Endpoint::Rings(channel)) => {
@@ -127,12 +129,12 @@ impl Receiver {
             }
             (Source::Queue(_, pair), Endpoint::Netdev(netdev)) => {
                 match netdev.queues.get(usize::from(pair)) {
-                    Some(tap) => self.serve_netdev(context, |b| tap.recv(b)),
+                    Some(tap) => self.serve_tap(context, tap),
                     None => Progress::Asleep,
                 }
             }
             (Source::Uplink, Endpoint::Uplink(uplink)) => {
-                self.serve_netdev(context, |b| uplink.recv(b))
+                self.serve_netdev(context, BURST, |b| uplink.recv(b))
             }
             _ => Progress::Asleep,
         }
@@ -150,7 +152,11 @@ impl Receiver {
         let Some(queue) = guard.as_mut() else {
             return Progress::Asleep;
         };
-        let popped = queue.ring.pop_burst(&mut self.burst, BURST);
+        let quota = match context.port.limiter.ask(context.now) {
+            Ok(quota) => quota,
+            Err(until) => return Progress::Parked(until),
+        };
+        let popped = queue.ring.pop_burst(&mut self.burst, quota.packets);
         let worked = !self.burst.is_empty();
         if worked {
             queue.worked(context.now);
@@ -162,6 +168,8 @@ impl Receiver {
                     Err(reason) => context.port.counters.lose(self.worker, reason, 1),
                 }
             }
+            let lengths = frames.iter().map(|frame| frame.len);
+            context.port.limiter.taken(&quota, lengths);
             self.onward.forward(context, &mut frames);
             drop(frames);
             queue.ring.push_read(&self.burst);
@@ -188,14 +196,28 @@ impl Receiver {
         })
     }
 
+    /// What the kernel has for a container's queue stays there while the channel has no credit.
+    fn serve_tap(&mut self, context: Context<'_>, tap: &Tap) -> Progress {
+        let limiter = &context.port.limiter;
+        let quota = match limiter.ask(context.now) {
+            Ok(quota) => quota,
+            Err(until) => return Progress::Parked(until),
+        };
+        let progress = self.serve_netdev(context, quota.packets, |b| tap.recv(b));
+        let lengths = self.places.iter().map(|place| place.len());
+        limiter.taken(&quota, lengths.map(|len| len.saturating_sub(VNET_HDR_LEN)));
+        progress
+    }
+
     fn serve_netdev(
         &mut self,
         context: Context<'_>,
+        at_most: usize,
         recv: impl Fn(&mut [u8]) -> io::Result<Option<usize>>,
     ) -> Progress {
         self.places.clear();
         let (mut drained, mut at) = (false, 0);
-        while !drained && !self.places.is_full() {
+        while !drained && self.places.len() < at_most {
             let Some(room) = self.buffer.get_mut(at..at + RECV_BUF_LEN) else {
                 break;
             };

@@ -3,7 +3,7 @@
 use chanio_model::VportId;
 
 /// One thing that a worker takes packets from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// The transmit ring or TAP queue of a pair.
     Queue(VportId, u16),

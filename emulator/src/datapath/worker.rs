@@ -13,6 +13,8 @@ use crate::port::Endpoint;
 use chanio_model::Nanos;
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use rustc_hash::FxHashSet;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,13 +31,24 @@ struct Active {
     bursts: u32,
 }
 
+/// A source whose packets wait for credit: the earliest first, and of two the one that has waited
+/// longer.
+type Parked = Reverse<(Nanos, u64, Source)>;
+
+/// Longest sleep while sources are parked, milliseconds.
+const LONGEST_SLEEP: u64 = 1000;
+
 /// One forwarding thread's state.
 pub struct Worker {
     index: usize,
     reader: Reader,
     datapath: Arc<Datapath>,
     active: Vec<Active>,
+    /// Active or parked.
     is_active: FxHashSet<Source>,
+    parked: BinaryHeap<Parked>,
+    /// How many were parked so far.
+    parkings: u64,
     posts: Vec<u64>,
     receiver: Receiver,
     balance: Balance,
@@ -49,6 +62,8 @@ impl Worker {
             datapath,
             active: Vec::new(),
             is_active: FxHashSet::default(),
+            parked: BinaryHeap::new(),
+            parkings: 0,
             posts: Vec::new(),
             receiver: Receiver::new(index)?,
             balance: Balance::new(index),
@@ -59,12 +74,31 @@ impl Worker {
         while !self.datapath.stopping.load(Ordering::Acquire) {
             let first = self.round();
             while !self.active.is_empty() && self.round() - first < UNTIL_EPOLL {}
-            let timeout = if self.active.is_empty() {
-                EpollTimeout::NONE
-            } else {
-                EpollTimeout::ZERO
-            };
-            self.wait(timeout);
+            self.wait(self.timeout());
+        }
+    }
+
+    /// How long to sleep if nothing happens. Whole milliseconds are good enough: credit is saved
+    /// for longer than that.
+    fn timeout(&self) -> EpollTimeout {
+        if !self.active.is_empty() {
+            return EpollTimeout::ZERO;
+        }
+        let Some(Reverse((until, ..))) = self.parked.peek() else {
+            return EpollTimeout::NONE;
+        };
+        let wait = until.saturating_sub(self.datapath.now());
+        EpollTimeout::from(wait.div_ceil(1_000_000).min(LONGEST_SLEEP) as u16)
+    }
+
+    /// Parked sources whose time has come are active again.
+    fn unpark(&mut self, now: Nanos) {
+        while let Some(&Reverse((until, _, source))) = self.parked.peek()
+            && until <= now
+        {
+            self.parked.pop();
+            let bursts = 0;
+            self.active.push(Active { source, bursts });
         }
     }
 
@@ -103,6 +137,8 @@ impl Worker {
         if self.balance.begin_round(now, &self.datapath.loads) {
             self.compare_loads(now);
         }
+        self.datapath.scheduler.tick(now);
+        self.unpark(now);
         let config = self.reader.config();
         let mut i = 0;
         while i < self.active.len() {
@@ -114,6 +150,12 @@ impl Worker {
             }
             match progress {
                 Progress::Worked | Progress::Idle => {}
+                Progress::Parked(until) => {
+                    self.parked.push(Reverse((until, self.parkings, *source)));
+                    self.parkings += 1;
+                    self.active.swap_remove(i);
+                    continue;
+                }
                 Progress::Drained { .. } | Progress::Asleep => {
                     self.is_active.remove(source);
                     self.active.swap_remove(i);

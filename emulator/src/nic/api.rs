@@ -2,6 +2,7 @@
 
 use super::{Nic, Refused, spec::*};
 use chanio_model::flow::RuleSpec;
+use chanio_model::rate::{RateChange, RateName, Rates};
 use chanio_model::{ChannelName, Mac, RuleId, VportId};
 
 macro_rules! nic_api {
@@ -59,6 +60,19 @@ nic_api! {
     fn del_fdb(&self, vid: u16, mac: Mac) -> Result<(), Refused>;
     /// Forget learned addresses; how many.
     fn flush_fdb(&self) -> usize;
+    /// Rate nodes and the leaves of all channels, by name.
+    fn rates(&self) -> Vec<RateInfo>;
+    /// Make a rate node.
+    fn add_rate(&self, name: &RateName, change: &RateChange) -> Result<RateInfo, Refused>;
+    /// Change a rate node, or the leaf of a channel.
+    fn set_rate(&self, name: &RateName, change: &RateChange) -> Result<RateInfo, Refused>;
+    /// Remove a rate node that nothing is below.
+    fn del_rate(&self, name: &RateName) -> Result<(), Refused>;
+    /// Have these rates and no others; returns those of before.
+    fn replace_rates(
+        &self,
+        rates: Vec<(RateName, Rates)>
+    ) -> Result<Vec<(RateName, Rates)>, Refused>;
     /// Counters of every vport.
     fn stats(&self) -> Vec<VportStats>;
     /// The vport of a channel's name, a representor's netdev, or `uplink`.

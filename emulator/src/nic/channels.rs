@@ -5,11 +5,12 @@ use super::{Entry, Nic, Refused, State, check_range, spec::*, watch};
 use crate::datapath::Change;
 use crate::port::tap::MAX_QUEUES as MAX_TAP_QUEUES;
 use crate::port::{
-    Attached, Channel, Counters, DeviceSettings, Endpoint, IfName, LinkChange, Port, Representor,
-    RepresentorSpec, TapSpec, attach,
+    Attached, Channel, Counters, DeviceSettings, Endpoint, IfName, Limiter, LinkChange, Port,
+    Representor, RepresentorSpec, TapSpec, attach,
 };
 use crate::vhost::{Device, MAX_QUEUE_PAIRS, SessionSpec};
 use chanio_model::eswitch::{self as model, MAX_VPORTS, VportConfig};
+use chanio_model::rate::RateError;
 use chanio_model::{ChannelName, Mac, VportId};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -81,6 +82,8 @@ impl Nic {
         for entry in &entries {
             state.queues_used -= u64::from(entry.spec.queues);
             state.names.remove(&entry.port.id);
+            state.rates.remove_leaf(&entry.spec.name);
+            self.datapath.scheduler().remove(&entry.spec.name);
             state.free_vports.insert(entry.port.id);
         }
         let named = |spec| vports.iter().any(|v| rule_names(spec, *v));
@@ -293,6 +296,9 @@ impl Nic {
             };
             check_range("queues", spec.queues, 1..=max_queues)?;
             check_range("mtu", spec.mtu, MTU)?;
+            if state.rates.get(&spec.name).is_some_and(|o| !o.is_leaf) {
+                return Err(RateError::Taken(spec.name).into());
+            }
             if state.channels.contains_key(&spec.name) || !names.insert(spec.name.clone()) {
                 return Err(Refused::DuplicateName(spec.name));
             }
@@ -398,6 +404,7 @@ impl Nic {
                 endpoint,
                 representor,
                 counters: Counters::new(self.config.workers),
+                limiter: Limiter::default(),
             }));
         }
         Ok(ports)

@@ -46,6 +46,9 @@ pub enum Refused {
     /// Not a rule.
     #[error(transparent)]
     Rule(#[from] chanio_model::flow::RuleError),
+    /// Not what a rate can be set to.
+    #[error(transparent)]
+    Rate(#[from] chanio_model::rate::RateError),
     /// Not what RSS can be set to.
     #[error("rss {0}")]
     Rss(#[from] chanio_model::rss::RssError),

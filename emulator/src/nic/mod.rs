@@ -8,6 +8,7 @@ pub mod edge;
 pub mod error;
 mod eswitch;
 mod names;
+mod rates;
 pub mod spec;
 
 pub use api::NicApi;
@@ -16,11 +17,13 @@ pub use names::PortNames;
 
 use crate::datapath::{Change, Datapath, Source, Workers};
 use crate::port::{
-    Counted, Counters, Endpoint, Netdevs, Port, RepresentorSpec, Representors, Uplink, probe,
+    Counted, Counters, Endpoint, Limiter, Netdevs, Port, RepresentorSpec, Representors, Uplink,
+    probe,
 };
 use crate::vhost::{SessionHandle, VhostServer};
 use chanio_model::eswitch::{self as model, Fdb, FdbLimits, Mode, Switch};
 use chanio_model::flow::Rule;
+use chanio_model::rate::Tree;
 use chanio_model::{ChannelName, Nanos, RuleId, VportId};
 use parking_lot::Mutex;
 use spec::*;
@@ -61,6 +64,7 @@ struct State {
     /// Rules with an idle timeout, maybe some that have gone since, and when they were made.
     timed: BTreeMap<RuleId, Nanos>,
     ageing_secs: u32,
+    rates: Tree,
     /// `None` once the NIC has shut down.
     uplink: Option<Arc<Port>>,
     closing: bool,
@@ -173,6 +177,7 @@ impl Nic {
             endpoint: Endpoint::Uplink(uplink),
             representor,
             counters: Counters::new(config.workers),
+            limiter: Limiter::default(),
         });
         let present = model::Change::SetUplink(config.uplink != UplinkSpec::None);
         datapath.apply(&[Change::Switch(present), Change::AddPort(uplink.clone())]);
@@ -193,6 +198,7 @@ impl Nic {
                 next_rule: 1,
                 timed: BTreeMap::new(),
                 ageing_secs: config.ageing_secs,
+                rates: Tree::default(),
                 uplink: Some(uplink),
                 closing: false,
             }),

@@ -2,6 +2,7 @@
 
 use chanio_model::eswitch::Mode;
 use chanio_model::flow::RuleSpec;
+use chanio_model::rate::{RateName, Rates};
 use chanio_model::rss::{RssChange, RssSettings};
 use chanio_model::{ChannelName, DropReason, Mac, RuleId, Vlan, VportId};
 use std::path::PathBuf;
@@ -240,6 +241,17 @@ pub struct EswitchChange {
     pub vepa: Option<bool>,
     /// 10 to 1,000,000.
     pub ageing_secs: Option<u32>,
+}
+
+/// A rate object as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateInfo {
+    /// A channel's name, or a node's.
+    pub name: RateName,
+    /// A node; otherwise a channel's leaf.
+    pub is_node: bool,
+    /// Its settings.
+    pub rates: Rates,
 }
 
 /// A flow rule as it is.

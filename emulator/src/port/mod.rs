@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `channel` | a channel that is a vhost-user device |
 //! | `counters` | what passed a port and what was lost |
+//! | `limiter` | whether its queues may be served now |
 //! | `steering` | which queue pair a packet goes to |
 //! | [`tap`] | one queue of a TAP |
 //! | [`netdev`] | changing and watching netdevs over netlink, thousands at a time |
@@ -18,6 +19,7 @@ pub mod attach;
 mod channel;
 mod counters;
 mod ifname;
+mod limiter;
 mod limits;
 mod link_watch;
 pub mod netdev;
@@ -32,6 +34,7 @@ pub use attach::{Attached, TapSpec, attach};
 pub use channel::{Channel, DeviceSettings, RxQueue, TxQueue};
 pub use counters::{Counted, Counters};
 pub use ifname::{IfName, IfNameError};
+pub use limiter::{Limiter, Quota};
 pub use limits::{nofile_limit, raise_nofile_limit};
 pub use link_watch::{LinkState, LinkTable};
 pub use netdev::{LinkChange, Netdevs};
@@ -56,6 +59,8 @@ pub struct Port {
     pub representor: Option<Arc<Representor>>,
     /// What passed and what was lost.
     pub counters: Counters,
+    /// How fast it may send.
+    pub limiter: Limiter,
 }
 
 /// Where a port's packets go and come from.
