@@ -310,9 +310,10 @@ impl Nic for Emulator {
             .map(|_| ())
     }
 
-    fn stats(&mut self, names: &[String]) -> Result<Vec<VportStats>, DeviceError> {
+    fn stats(&mut self, names: &[String], queues: bool) -> Result<Vec<VportStats>, DeviceError> {
         let request = proto::ListStatsRequest {
             names: names.to_vec(),
+            queues,
         };
         let mut client = self.client.clone();
         Ok(self
@@ -492,6 +493,19 @@ fn flow(f: proto::Flow) -> Flow {
     }
 }
 
+/// In the names that drivers give `ethtool -S`.
+fn queue_stats(queues: &[proto::QueueStats]) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for (number, queue) in queues.iter().enumerate() {
+        for (direction, count) in [("rx", &queue.rx), ("tx", &queue.tx)] {
+            let count = count.unwrap_or_default();
+            all.insert(format!("{direction}_queue_{number}_packets"), count.packets);
+            all.insert(format!("{direction}_queue_{number}_bytes"), count.bytes);
+        }
+    }
+    all
+}
+
 fn vport_stats(s: proto::VportStats) -> VportStats {
     let (tx, rx) = (s.tx.unwrap_or_default(), s.rx.unwrap_or_default());
     let (to_host, from_host) = (
@@ -517,6 +531,7 @@ fn vport_stats(s: proto::VportStats) -> VportStats {
             tx_packets: from_host.packets,
             tx_bytes: from_host.bytes,
         }),
+        queues: queue_stats(&s.queues),
         explanations: s
             .drops
             .into_iter()

@@ -51,7 +51,8 @@ pub trait Nic {
     /// Remove a rate node that nothing is below.
     fn del_rate(&mut self, name: &str) -> Result<(), DeviceError>;
     /// Counters of these vports, or of all if `names` is empty.
-    fn stats(&mut self, names: &[String]) -> Result<Vec<VportStats>, DeviceError>;
+    /// With `queues`, of each queue pair as well.
+    fn stats(&mut self, names: &[String], queues: bool) -> Result<Vec<VportStats>, DeviceError>;
 }
 
 /// A device and what it can do.
@@ -333,6 +334,9 @@ pub struct VportStats {
     pub drops: BTreeMap<String, u64>,
     /// The host's side.
     pub representor: Option<RepresentorStats>,
+    /// By queue pair, in ethtool's names: `rx_queue_0_packets`. Empty if not asked for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub queues: BTreeMap<String, u64>,
     /// What the reasons mean.
     #[serde(skip)]
     pub explanations: BTreeMap<String, String>,

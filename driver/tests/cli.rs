@@ -440,3 +440,19 @@ fn rates_in_devlinks_words() {
     bed.json(&["channel", "del", "web1"]);
     assert_eq!(bed.json(&["rate", "show"]), serde_json::json!([]));
 }
+
+#[test]
+fn queues_are_counted_in_ethtools_names() {
+    let bed = Bed::new();
+    bed.json(&["channel", "add", "web1", "--queues", "2"]);
+    let plain = bed.json(&["stats", "web1"]);
+    assert_eq!(plain[0].get("queues"), None);
+    let stats = bed.json(&["stats", "web1", "--queues"]);
+    let queues = stats[0]["queues"].as_object().unwrap();
+    assert_eq!(queues.len(), 8);
+    assert_eq!(queues["tx_queue_1_bytes"], 0);
+    assert!(
+        bed.text(&["stats", "--queues"])
+            .contains("rx_queue_0_packets")
+    );
+}

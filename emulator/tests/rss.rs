@@ -237,7 +237,13 @@ fn the_driver_chooses_queues_and_is_told_the_published_hashes() {
         let mut driver = Driver::attach(&bench.info, features);
         assert!(driver.command(&rss_config([3, 2, 1, 0], PAIRS)));
         bench.send_all();
-        check(&driver.receive(), [3, 2, 1, 0], 1, true);
+        let got = driver.receive();
+        check(&got, [3, 2, 1, 0], 1, true);
+        let stats = bench.bed.stats(bench.info.vport);
+        for (pair, queue) in (0..).zip(&stats.queues) {
+            let packets = got.iter().filter(|(at, ..)| *at == pair).count() as u64;
+            assert_eq!((queue.rx.packets, queue.rx.bytes), (packets, packets * 60));
+        }
         let info = bench.bed.nic.channel("to").unwrap();
         assert_eq!(info.rss.unwrap().table(), [3, 2, 1, 0]);
 

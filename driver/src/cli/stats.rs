@@ -12,10 +12,13 @@ pub struct Args {
     /// Only what was lost, and why
     #[arg(long)]
     drops: bool,
+    /// Of each queue pair, in ethtool's names
+    #[arg(long, conflicts_with = "drops")]
+    queues: bool,
 }
 
 pub fn run(args: &Args, nic: &mut dyn Nic, out: &mut Out) -> Done {
-    let stats = nic.stats(&args.names)?;
+    let stats = nic.stats(&args.names, args.queues)?;
     if out.is_json() {
         return Ok(out.json(&stats)?);
     }
@@ -33,6 +36,14 @@ pub fn run(args: &Args, nic: &mut dyn Nic, out: &mut Out) -> Done {
             ["NAME", "REASON", "PACKETS", "WHAT IT MEANS"],
             Clone::clone,
         )?);
+    }
+    if args.queues {
+        let rows: Vec<_> = stats
+            .iter()
+            .flat_map(|s| s.queues.iter().map(move |(name, n)| (s, name, n)))
+            .map(|(s, name, n)| [s.name.clone(), name.clone(), n.to_string()])
+            .collect();
+        return Ok(out.list(&rows, ["NAME", "COUNTER", "VALUE"], Clone::clone)?);
     }
     let heading = [
         "NAME",

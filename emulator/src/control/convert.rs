@@ -349,6 +349,10 @@ impl From<VportStats> for proto::VportStats {
             packets,
             explanation: reason.explain().to_owned(),
         };
+        let queue = |queue: QueueStats| proto::QueueStats {
+            tx: Some(queue.tx.into()),
+            rx: Some(queue.rx.into()),
+        };
         Self {
             vport: stats.vport.0,
             name: owner(stats.channel),
@@ -358,6 +362,7 @@ impl From<VportStats> for proto::VportStats {
             representor_rx: Some(stats.representor_rx.into()),
             representor_tx: Some(stats.representor_tx.into()),
             drops: stats.drops.into_iter().map(drop).collect(),
+            queues: stats.queues.into_iter().map(queue).collect(),
         }
     }
 }

@@ -308,9 +308,13 @@ impl Control for Service {
         &self,
         asked: Request<proto::ListStatsRequest>,
     ) -> Reply<Self::ListStatsStream> {
-        let names = asked.into_inner().names;
+        let proto::ListStatsRequest { names, queues } = asked.into_inner();
         let list = self.ask(move |nic| {
-            let all: Vec<proto::VportStats> = nic.stats().into_iter().map(Into::into).collect();
+            let stats = nic.stats().into_iter().map(|mut stats| {
+                stats.queues.truncate(if queues { usize::MAX } else { 0 });
+                stats.into()
+            });
+            let all: Vec<proto::VportStats> = stats.collect();
             if names.is_empty() {
                 return Ok(all);
             }

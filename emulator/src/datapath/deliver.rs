@@ -146,16 +146,16 @@ impl Deliverer {
                 let rss = (taps.len() > 1).then(|| netdev.steering.spread());
                 let rss = rss.flatten();
                 for delivery in share {
-                    let tap = match &taps[..] {
-                        [tap] => tap,
-                        taps => {
-                            let pairs = taps.len() as u16;
-                            &taps[usize::from(burst.pair(delivery, rss.as_deref(), pairs))]
-                        }
+                    let pair = match taps.len() as u16 {
+                        1 => 0,
+                        pairs => burst.pair(delivery, rss.as_deref(), pairs),
                     };
+                    let tap = &taps[usize::from(pair)];
                     let leaving = burst.leaving(delivery);
                     let send = |b: &[IoSlice<'_>]| tap.send(b).map_err(port_reason);
                     let fared = self.give_netdev(&leaving, tap.offloads(), send);
+                    let counters = &port.counters;
+                    counters.count_queue(pair, false, fared.packets, fared.bytes);
                     self.count(port, Counted::Rx, fared);
                 }
             }
@@ -244,7 +244,7 @@ impl Deliverer {
         let pairs = channel.rx_pairs();
         if pairs <= 1 {
             let ring = channel.rx(0).filter(|_| pairs == 1);
-            return self.fill_ring(share, burst, port, ring, channel);
+            return self.fill_ring(share, burst, port, (0, ring), channel);
         }
         let rss = channel.steering().spread();
         let mut spread = std::mem::take(&mut self.spread);
@@ -257,7 +257,7 @@ impl Deliverer {
         spread.sort_unstable_by_key(|d| d.order);
         for share in spread.chunk_by(|a, b| a.order >> 16 == b.order >> 16) {
             let pair = (share[0].order >> 16) as u16;
-            self.fill_ring(share, burst, port, channel.rx(pair), channel);
+            self.fill_ring(share, burst, port, (pair, channel.rx(pair)), channel);
         }
         self.spread = spread;
     }
@@ -267,7 +267,7 @@ impl Deliverer {
         share: &[Delivery],
         burst: Classified<'_, '_>,
         port: &Port,
-        ring: Option<MutexGuard<'_, Option<Box<RxQueue>>>>,
+        (pair, ring): (u16, Option<MutexGuard<'_, Option<Box<RxQueue>>>>),
         channel: &Channel,
     ) {
         let Some(mut guard) = ring.filter(|g| g.is_some()) else {
@@ -301,6 +301,7 @@ impl Deliverer {
         let (packets, bytes) = (all.packets, all.bytes);
         port.counters
             .count(self.worker, Counted::Rx, packets, bytes);
+        port.counters.count_queue(pair, false, packets, bytes);
         drop(ring);
         queue.publish(&mut self.notifier);
         if let Some(fault) = fault {

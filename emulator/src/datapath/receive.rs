@@ -129,7 +129,7 @@ impl Receiver {
             }
             (Source::Queue(_, pair), Endpoint::Netdev(netdev)) => {
                 match netdev.queues.get(usize::from(pair)) {
-                    Some(tap) => self.serve_tap(context, tap),
+                    Some(tap) => self.serve_tap(context, tap, pair),
                     None => Progress::Asleep,
                 }
             }
@@ -169,6 +169,9 @@ impl Receiver {
                 }
             }
             let lengths = frames.iter().map(|frame| frame.len);
+            let bytes = lengths.clone().sum::<usize>() as u64;
+            let counters = &context.port.counters;
+            counters.count_queue(pair, true, lengths.len() as u64, bytes);
             context.port.limiter.taken(&quota, lengths);
             self.onward.forward(context, &mut frames);
             drop(frames);
@@ -197,7 +200,7 @@ impl Receiver {
     }
 
     /// What the kernel has for a container's queue stays there while the channel has no credit.
-    fn serve_tap(&mut self, context: Context<'_>, tap: &Tap) -> Progress {
+    fn serve_tap(&mut self, context: Context<'_>, tap: &Tap, pair: u16) -> Progress {
         let limiter = &context.port.limiter;
         let quota = match limiter.ask(context.now) {
             Ok(quota) => quota,
@@ -205,7 +208,11 @@ impl Receiver {
         };
         let progress = self.serve_netdev(context, quota.packets, |b| tap.recv(b));
         let lengths = self.places.iter().map(|place| place.len());
-        limiter.taken(&quota, lengths.map(|len| len.saturating_sub(VNET_HDR_LEN)));
+        let lengths = lengths.map(|len| len.saturating_sub(VNET_HDR_LEN));
+        let bytes = lengths.clone().sum::<usize>() as u64;
+        let counters = &context.port.counters;
+        counters.count_queue(pair, true, lengths.len() as u64, bytes);
+        limiter.taken(&quota, lengths);
         progress
     }
 

@@ -403,7 +403,7 @@ impl Nic {
                 channel: Some(spec.name.clone()),
                 endpoint,
                 representor,
-                counters: Counters::new(self.config.workers),
+                counters: Counters::with_queues(self.config.workers, spec.queues),
                 limiter: Limiter::default(),
             }));
         }

@@ -373,6 +373,10 @@ fn port_stats(port: &Port) -> VportStats {
         drops.extend(uplink.lost());
         drops.sort_unstable_by_key(|(reason, _)| *reason);
     }
+    let queue = |both: [(u64, u64); 2]| {
+        let [tx, rx] = both.map(|(packets, bytes)| Count { packets, bytes });
+        QueueStats { tx, rx }
+    };
     VportStats {
         vport: port.id,
         channel: port.channel.clone(),
@@ -382,6 +386,7 @@ fn port_stats(port: &Port) -> VportStats {
         representor_rx: count(Counted::RepresentorRx),
         representor_tx: count(Counted::RepresentorTx),
         drops,
+        queues: port.counters.queues().map(queue).collect(),
     }
 }
 

@@ -306,6 +306,15 @@ pub struct Count {
     pub bytes: u64,
 }
 
+/// Counters of a queue pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueStats {
+    /// Sent by the channel.
+    pub tx: Count,
+    /// Received by the channel.
+    pub rx: Count,
+}
+
 /// Counters of a vport and of its representor.
 #[derive(Clone, Debug)]
 pub struct VportStats {
@@ -325,4 +334,6 @@ pub struct VportStats {
     pub representor_tx: Count,
     /// Packets lost, by reason; reasons with no loss are left out.
     pub drops: Vec<(DropReason, u64)>,
+    /// Of each queue pair of a channel.
+    pub queues: Vec<QueueStats>,
 }

@@ -40,6 +40,15 @@ impl Default for Shard {
 /// Packets and bytes by [`Counted`], losses by reason.
 pub struct Counters {
     shards: Box<[Shard]>,
+    queues: Box<[QueueCounters]>,
+}
+
+/// Of a queue pair: packets and bytes, sent and received by the channel. Any worker may deliver to a
+/// queue, so there is one for all of them, counted once for a burst.
+#[derive(Default)]
+struct QueueCounters {
+    tx: [AtomicU64; 2],
+    rx: [AtomicU64; 2],
 }
 
 /// Only the worker that owns the shard writes, so a plain add that others may read is enough.
@@ -48,11 +57,37 @@ fn add(counter: &AtomicU64, n: u64) {
 }
 
 impl Counters {
-    /// All zero, for `workers` writers.
+    /// All zero, for `workers` writers and a port without queues.
     pub fn new(workers: usize) -> Self {
+        Self::with_queues(workers, 0)
+    }
+
+    /// All zero, for a port with so many queue pairs.
+    pub fn with_queues(workers: usize, pairs: u16) -> Self {
         Self {
             shards: (0..workers).map(|_| Shard::default()).collect(),
+            queues: (0..pairs).map(|_| QueueCounters::default()).collect(),
         }
+    }
+
+    fn queue(&self, pair: u16, tx: bool) -> Option<&[AtomicU64; 2]> {
+        let queue = self.queues.get(usize::from(pair))?;
+        Some(if tx { &queue.tx } else { &queue.rx })
+    }
+
+    /// Count what the channel has sent (`tx`) or received on a queue pair.
+    #[inline]
+    pub fn count_queue(&self, pair: u16, tx: bool, packets: u64, bytes: u64) {
+        if let Some([all_packets, all_bytes]) = self.queue(pair, tx) {
+            all_packets.fetch_add(packets, Relaxed);
+            all_bytes.fetch_add(bytes, Relaxed);
+        }
+    }
+
+    /// (packets, bytes) of each queue pair, sent and received.
+    pub fn queues(&self) -> impl Iterator<Item = [(u64, u64); 2]> {
+        let read = |[packets, bytes]: &[AtomicU64; 2]| (packets.load(Relaxed), bytes.load(Relaxed));
+        self.queues.iter().map(move |q| [read(&q.tx), read(&q.rx)])
     }
 
     /// Count `packets` with `bytes` in all. `worker` is the calling worker's own index.
@@ -95,6 +130,16 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn queues_are_counted_by_pair_and_direction() {
+        let counters = Counters::with_queues(1, 2);
+        counters.count_queue(1, true, 2, 120);
+        counters.count_queue(1, false, 1, 60);
+        counters.count_queue(2, false, 1, 60);
+        let all: Vec<_> = counters.queues().collect();
+        assert_eq!(all, [[(0, 0); 2], [(2, 120), (1, 60)]]);
+    }
 
     #[test]
     fn shards_are_summed() {

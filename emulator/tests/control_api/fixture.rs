@@ -141,7 +141,8 @@ impl Api {
 
     pub async fn stats(&mut self, names: &[&str]) -> Result<Vec<proto::VportStats>, Status> {
         let names = strings(names);
-        let asked = proto::ListStatsRequest { names };
+        let queues = false;
+        let asked = proto::ListStatsRequest { names, queues };
         all(self.client.list_stats(asked).await?.into_inner()).await
     }
 }
