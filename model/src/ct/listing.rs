@@ -72,7 +72,7 @@ impl Conntrack {
     }
 
     /// Shows each connection that is not over. Workers go on meanwhile: one that comes or goes
-    /// may be shown or not.
+    /// may be shown or not. `show` must not use the table: the connection is locked.
     pub fn visit(&self, now: Nanos, mut show: impl FnMut(CtEntry)) {
         self.store.for_each(|entry| {
             if !entry.is_over(now, &self.config) {
