@@ -123,10 +123,14 @@ impl Nic for Emulator {
             channels: nic.channels,
             workers: nic.workers,
             uplink: nic.uplink,
+            profile: nic.profile,
             capabilities: Capabilities {
-                max_channels: nic.queues.min(65_535),
+                max_channels: nic.max_channels,
                 attach,
-                modes: vec!["legacy", "switchdev"],
+                modes: match nic.no_switchdev.is_empty() {
+                    true => vec!["legacy", "switchdev"],
+                    false => vec!["legacy"],
+                },
                 representors,
                 no_representors: some(nic.no_representors),
                 match_keys: text::KEYS.split(", ").collect(),
@@ -321,6 +325,61 @@ impl Nic for Emulator {
             .into_iter()
             .map(vport_stats)
             .collect())
+    }
+
+    fn trace(
+        &mut self,
+        port: &str,
+        from_host: bool,
+        frame: Vec<u8>,
+    ) -> Result<Vec<TraceStep>, DeviceError> {
+        let mut client = self.client.clone();
+        let asked = proto::TraceRequest {
+            port: port.to_owned(),
+            from_host,
+            frame,
+        };
+        let steps = self.call(client.trace(asked))?.steps;
+        Ok(steps.into_iter().filter_map(trace_step).collect())
+    }
+
+    fn capture(
+        &mut self,
+        what: CaptureFilter,
+        each: &mut dyn FnMut(CapturedFrame) -> bool,
+    ) -> Result<(), DeviceError> {
+        let mut client = self.client.clone();
+        let asked = proto::CaptureRequest {
+            ports: what.ports,
+            points: what.points,
+            queue: what.queue.map(u32::from),
+            reasons: what.reasons,
+            snaplen: what.snaplen,
+        };
+        let mut frames = self.call(client.capture(asked))?;
+        let over = async {
+            match what.duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        let interrupted = tokio::signal::ctrl_c();
+        let shown = async {
+            while let Some(frame) = frames.message().await? {
+                if !each(captured(frame)) {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let ended = self.runtime.block_on(async {
+            tokio::select! {
+                ended = shown => ended,
+                () = over => Ok(()),
+                _ = interrupted => Ok(()),
+            }
+        });
+        ended.map_err(|status| self.refusal(&status))
     }
 }
 
@@ -538,4 +597,46 @@ fn vport_stats(s: proto::VportStats) -> VportStats {
             .map(|d| (d.reason, d.explanation))
             .collect(),
     }
+}
+
+fn captured(f: proto::CapturedFrame) -> CapturedFrame {
+    CapturedFrame {
+        at_ns: f.at_ns,
+        port: f.port,
+        point: f.point,
+        queue: f.queue,
+        len: f.len,
+        data: f.data,
+        reason: some(f.reason),
+        rule: f.rule,
+        missed: f.missed,
+    }
+}
+
+/// `None`: of a kind that only a newer emulator knows.
+fn trace_step(step: proto::TraceStep) -> Option<TraceStep> {
+    use proto::trace_step::Step;
+    Some(match step.step? {
+        Step::Lookup(l) => TraceStep::Lookup {
+            chain: l.chain,
+            headers: l.headers,
+            rule: l.rule,
+            rule_text: some(l.rule_text),
+        },
+        Step::Action(action) => TraceStep::Action { action },
+        Step::Rewritten(r) => TraceStep::Rewritten {
+            head: r.head,
+            len: r.len,
+        },
+        Step::Output(o) => TraceStep::Output {
+            port: o.port,
+            representor: o.representor,
+            head: o.head,
+        },
+        Step::Lost(l) => TraceStep::Lost {
+            port: l.port,
+            reason: l.reason,
+            explanation: l.explanation,
+        },
+    })
 }

@@ -6,6 +6,7 @@ use chanio_model::rate::RateChange;
 use chanio_model::rss::RssChange;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A NIC. Calls may block; each does all it says or, on an error, nothing.
 pub trait Nic {
@@ -53,6 +54,116 @@ pub trait Nic {
     /// Counters of these vports, or of all if `names` is empty.
     /// With `queues`, of each queue pair as well.
     fn stats(&mut self, names: &[String], queues: bool) -> Result<Vec<VportStats>, DeviceError>;
+    /// What would become of a finished frame that comes in at a port, or that the host sends on
+    /// its representor. Nothing comes of it.
+    fn trace(
+        &mut self,
+        port: &str,
+        from_host: bool,
+        frame: Vec<u8>,
+    ) -> Result<Vec<TraceStep>, DeviceError>;
+    /// Show frames to `each` as they pass or are lost, until it has seen enough (`false`), the
+    /// time given is over, or the process is interrupted.
+    fn capture(
+        &mut self,
+        what: CaptureFilter,
+        each: &mut dyn FnMut(CapturedFrame) -> bool,
+    ) -> Result<(), DeviceError>;
+}
+
+/// One thing that happens to a traced packet.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "step", rename_all = "lowercase")]
+pub enum TraceStep {
+    /// It is looked up.
+    Lookup {
+        /// In this chain.
+        chain: u32,
+        /// With these headers, as a match would ask for them.
+        headers: String,
+        /// The rule it takes.
+        rule: Option<u64>,
+        /// That rule as text.
+        rule_text: Option<String>,
+    },
+    /// An action of the rule is done.
+    Action {
+        /// As text.
+        action: String,
+    },
+    /// It was rewritten.
+    Rewritten {
+        /// What it begins with now, in hex.
+        #[serde(serialize_with = "hex")]
+        head: Vec<u8>,
+        /// Bytes of all of it.
+        len: u32,
+    },
+    /// A copy goes there.
+    Output {
+        /// A channel's name, or `uplink`.
+        port: String,
+        /// To the host, on the port's representor.
+        representor: bool,
+        /// What it begins with there, in hex.
+        #[serde(serialize_with = "hex")]
+        head: Vec<u8>,
+    },
+    /// It, or a copy, is lost.
+    Lost {
+        /// The port that is charged.
+        port: String,
+        /// The drop reason.
+        reason: String,
+        /// What that means.
+        explanation: String,
+    },
+}
+
+/// What to capture; an empty list means all.
+#[derive(Clone, Debug, Default)]
+pub struct CaptureFilter {
+    /// Channels, representors or `uplink`.
+    pub ports: Vec<String>,
+    /// `tx`, `rx`, `representor-rx`, `representor-tx`, `drop`.
+    pub points: Vec<String>,
+    /// Queue pair.
+    pub queue: Option<u16>,
+    /// Names of drop reasons.
+    pub reasons: Vec<String>,
+    /// So many bytes of each frame; 0: all.
+    pub snaplen: u32,
+    /// End after so long.
+    pub duration: Option<Duration>,
+}
+
+/// A frame that was captured.
+#[derive(Clone, Debug, Serialize)]
+pub struct CapturedFrame {
+    /// Nanoseconds since 1970.
+    pub at_ns: u64,
+    /// The channel's name, or `uplink`.
+    pub port: String,
+    /// As in [`CaptureFilter::points`].
+    pub point: String,
+    /// Queue pair, where it is known.
+    pub queue: Option<u32>,
+    /// Bytes from the Ethernet header on, without FCS.
+    pub len: u32,
+    /// Its first bytes, in hex.
+    #[serde(serialize_with = "hex")]
+    pub data: Vec<u8>,
+    /// Why it was lost.
+    pub reason: Option<String>,
+    /// The flow rule that decided.
+    pub rule: Option<u64>,
+    /// Frames missed since the capture began.
+    pub missed: u64,
+}
+
+fn hex<S: serde::Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    to.serialize_str(&digits)
 }
 
 /// A device and what it can do.
@@ -72,6 +183,8 @@ pub struct NicInfo {
     pub workers: u32,
     /// The wire.
     pub uplink: String,
+    /// The kind of NIC that an emulator is like.
+    pub profile: String,
     /// What it can do.
     pub capabilities: Capabilities,
 }

@@ -26,6 +26,7 @@ impl Bed {
             uplink: UplinkSpec::None,
             nic_index: 0,
             ageing_secs: 300,
+            profile: &chanio_model::profile::GENERIC,
         })
         .unwrap();
         let server = ControlServer::start(nic.clone(), &claim).unwrap();

@@ -7,10 +7,12 @@
 //! | [`config`] | the config file, and changing to another one |
 //! | [`daemon`] | the process: start, ready, signals |
 //! | [`datapath`] | the path of a packet and the threads that walk it |
+//! | [`capture`] | frames shown to whoever asks |
 //! | [`port`] | what stands behind a vport: channel, representor, uplink; the netdevs they need |
 //! | [`vhost`] | vhost-user sessions: one event loop for all sockets |
 //! | [`ring`] | guest memory and split virtqueues |
 
+pub mod capture;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -1,6 +1,6 @@
 //! The emulator's command line.
 
-use chanio_emu::config::{Config, Overrides};
+use chanio_emu::config::{Config, Overrides, ProfileName};
 use chanio_emu::daemon::{self, DaemonError};
 use chanio_emu::nic::spec::{RepresentorMode, UplinkSpec};
 use clap::Parser;
@@ -42,6 +42,10 @@ struct Args {
     /// N of the representors' names cNpf0sfM, 0 to 99 [default: 0]
     #[arg(long, value_name = "N")]
     nic_index: Option<i64>,
+    /// Whose limits and refusals it has: generic, mlx5-cx6dx, intel-e810, intel-x710
+    /// [default: generic]
+    #[arg(long, value_name = "NAME")]
+    profile: Option<ProfileName>,
     /// Seconds that learned addresses live without traffic, 10 to 1,000,000 [default: 300]
     #[arg(long, value_name = "S")]
     ageing: Option<i64>,
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         uplink: args.uplink,
         nic_index: args.nic_index,
         ageing_secs: args.ageing,
+        profile: args.profile,
         run_dir: args.run_dir,
         channels: args.channels.unwrap_or(0),
         queues_per_channel: args.queues_per_channel,

@@ -14,6 +14,7 @@
 //! | [`ct`] | connection tracking and NAT |
 //! | [`meter`] | tc's police: byte and packet rates |
 //! | [`edit`] | rewriting a packet: tags, fields, checksums, tunnels, translated addresses |
+//! | [`profile`] | what kinds of NIC can do, and the rules they refuse |
 //! | [`rate`] | how fast channels may send: ceilings, shares and weights in a tree |
 //! | [`rss`] | receive-side scaling: the Toeplitz hash, hash types, the indirection table |
 //! | [`eswitch`] | the switch: legacy FDB, switchdev tables, what to do with one packet |
@@ -27,6 +28,7 @@ mod hash;
 pub mod ids;
 pub mod meter;
 pub mod offload;
+pub mod profile;
 pub mod rate;
 pub mod rss;
 #[cfg(test)]

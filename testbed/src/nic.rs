@@ -56,6 +56,7 @@ impl Bed {
             uplink,
             nic_index: 0,
             ageing_secs: 300,
+            profile: &chanio_model::profile::GENERIC,
         });
         Self {
             nic: nic.expect("a NIC"),

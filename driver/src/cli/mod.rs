@@ -1,5 +1,6 @@
 //! `chanio`: one file per noun, and what they share.
 
+mod capture;
 mod channel;
 mod eswitch;
 mod fdb;
@@ -8,6 +9,7 @@ mod nic;
 mod out;
 mod rate;
 mod stats;
+mod trace;
 
 use chanio::demo::{self, DemoOptions};
 use chanio::{DeviceAddress, DeviceError, Nic, device};
@@ -56,6 +58,10 @@ enum Noun {
     Rate(rate::Command),
     /// Counters, and what was lost and why
     Stats(stats::Args),
+    /// What would become of a packet, and why: every table, rule, action and the verdict
+    Trace(trace::Args),
+    /// Frames as they pass, or where they are lost and why
+    Capture(capture::Args),
     /// Completions for a shell, on standard output
     Completions {
         /// Which
@@ -127,6 +133,8 @@ fn dispatch(cli: Cli, out: &mut Out) -> Result<(), CliError> {
         Noun::Fdb(command) => fdb::run(command, &mut *open()?, out)?,
         Noun::Rate(command) => rate::run(command, &mut *open()?, out)?,
         Noun::Stats(args) => stats::run(&args, &mut *open()?, out)?,
+        Noun::Trace(args) => trace::run(args, &mut *open()?, out)?,
+        Noun::Capture(args) => capture::run(args, &mut *open()?, out)?,
         Noun::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "chanio", &mut script);

@@ -38,6 +38,7 @@ fn print(list: &[NicInfo], out: &mut Out) -> Done {
         "CHANNELS",
         "WORKERS",
         "UPLINK",
+        "PROFILE",
         "MODES",
         "REPRESENTORS",
     ];
@@ -51,6 +52,7 @@ fn print(list: &[NicInfo], out: &mut Out) -> Done {
             nic.channels.to_string(),
             nic.workers.to_string(),
             nic.uplink.clone(),
+            nic.profile.clone(),
             caps.modes.join(","),
             match &caps.no_representors {
                 None => "netdevs".into(),

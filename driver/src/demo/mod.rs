@@ -99,6 +99,7 @@ pub fn run(options: DemoOptions) -> Result<Report, DemoError> {
         uplink: UplinkSpec::None,
         nic_index: 0,
         ageing_secs: 300,
+        profile: &chanio_model::profile::GENERIC,
     })?;
     nic.set_eswitch(EswitchChange {
         mode: Some(Mode::Switchdev),

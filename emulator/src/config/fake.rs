@@ -1,5 +1,7 @@
 //! A NIC in memory, with the rules of the real one that matter to plans, for tests.
 
+use crate::capture::{Capture, Filter};
+use crate::datapath::Step;
 use crate::nic::spec::*;
 use crate::nic::{NicApi, PortNames, Refused};
 use chanio_model::eswitch::Mode;
@@ -156,6 +158,14 @@ fn info(vport: VportId, spec: &ChannelSpec) -> ChannelInfo {
 }
 
 impl NicApi for Fake {
+    fn trace(&self, _: VportId, _: bool, _: &[u8]) -> Vec<Step> {
+        unreachable!("no plan asks for it")
+    }
+
+    fn capture(&self, _: Filter) -> Capture {
+        unreachable!("no plan asks for it")
+    }
+
     fn info(&self) -> NicInfo {
         unreachable!("no plan asks for it")
     }

@@ -44,6 +44,7 @@ pub(super) struct Nic {
     pub uplink: Text,
     pub nic_index: Number,
     pub ageing_secs: Number,
+    pub profile: Text,
     pub run_dir: Text,
 }
 

@@ -26,7 +26,7 @@ mod tests;
 pub use apply::apply;
 pub use error::{ApplyError, ConfigError, Place, StepError};
 pub use plan::{Plan, plan};
-pub use read::Overrides;
+pub use read::{Overrides, ProfileName};
 
 use crate::nic::spec::{ChannelSpec, NicConfig};
 use chanio_model::eswitch::Mode;

@@ -3,6 +3,7 @@
 use super::items::own_address;
 use super::{Config, ConfigError, FlowRule};
 use crate::nic::spec::*;
+use chanio_model::profile::Profile;
 use chanio_model::rate::{RateName, Rates};
 use chanio_model::rss::RssChange;
 use chanio_model::{ChannelName, Mac};
@@ -135,6 +136,10 @@ fn check_fixed(now: &NicConfig, new: &NicConfig) -> Result<(), ConfigError> {
     })?;
     same("uplink", &now.uplink, &new.uplink, UplinkSpec::to_string)?;
     same("nic_index", &now.nic_index, &new.nic_index, u32::to_string)?;
+    let name = |profile: &&Profile| profile.name;
+    same("profile", &name(&now.profile), &name(&new.profile), |n| {
+        (*n).to_owned()
+    })?;
     same("run_dir", &now.run_dir, &new.run_dir, |path| {
         path.display().to_string()
     })

@@ -6,6 +6,7 @@ use super::{Config, ConfigError, Place, file};
 use crate::nic::edge::{self, AGEING_SECS, DEFAULT_AGEING_SECS, QUEUES, shown};
 use crate::nic::spec::*;
 use chanio_model::eswitch::Mode;
+use chanio_model::profile::{self, GENERIC, Profile};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -30,12 +31,29 @@ pub struct Overrides {
     pub nic_index: Option<i64>,
     /// `--ageing`, seconds.
     pub ageing_secs: Option<i64>,
+    /// `--profile`
+    pub profile: Option<ProfileName>,
     /// `--run-dir`
     pub run_dir: Option<PathBuf>,
     /// `--channels`: so many besides those of the file, called ch1, ch2 and so on.
     pub channels: u32,
     /// `--queues-per-channel`; otherwise 1.
     pub queues_per_channel: Option<i64>,
+}
+
+/// A profile, by its name.
+#[derive(Clone, Copy, Debug)]
+pub struct ProfileName(pub &'static Profile);
+
+impl FromStr for ProfileName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        profile::by_name(text).map(Self).ok_or_else(|| {
+            let names = profile::ALL.map(|profile| profile.name).join(", ");
+            format!("profile: `{}` is none of {names}", shown(text))
+        })
+    }
 }
 
 impl FromStr for RepresentorMode {
@@ -185,6 +203,9 @@ fn nic(source: &Source, from: &file::Nic, over: &Overrides) -> Result<NicConfig,
             AGEING_SECS,
         )?
         .unwrap_or(DEFAULT_AGEING_SECS),
+        profile: text(source, over.profile, &from.profile)?
+            .unwrap_or(ProfileName(&GENERIC))
+            .0,
     })
 }
 

@@ -3,14 +3,16 @@
 
 use super::error::RequestError;
 use super::proto;
+use crate::capture::{Filter, MAX_SNAPLEN, Point, Record};
+use crate::datapath::Step;
 use crate::nic::edge::{self, DEFAULT_MTU, MTU, QUEUES, RssText, shown};
 use crate::nic::spec::*;
 use crate::nic::{PortNames, Refused};
-use chanio_model::eswitch::Mode;
+use chanio_model::eswitch::{Dest, Mode};
 use chanio_model::flow::Action;
 use chanio_model::rate::{RateChange, RateName};
 use chanio_model::rss::{RssChange, RssSettings};
-use chanio_model::{ChannelName, Mac};
+use chanio_model::{ChannelName, DropReason, Mac, VportId};
 use ipnet::IpNet;
 
 /// A channel as asked for.
@@ -235,6 +237,12 @@ impl From<NicInfo> for proto::Nic {
             uplink: info.uplink,
             no_representors: info.representors.err().unwrap_or_default(),
             run_dir: info.run_dir.display().to_string(),
+            profile: info.profile.name.to_owned(),
+            max_channels: info.profile.channels.most.min(u64::from(info.queues)) as u32,
+            no_switchdev: info
+                .profile
+                .no_switchdev
+                .map_or(String::new(), |(text, source)| format!("{text} ({source})")),
         }
     }
 }
@@ -365,4 +373,114 @@ impl From<VportStats> for proto::VportStats {
             queues: stats.queues.into_iter().map(queue).collect(),
         }
     }
+}
+
+/// What to capture. `vport` finds ports by name.
+pub fn capture_filter(
+    asked: proto::CaptureRequest,
+    vport: impl Fn(&str) -> Option<VportId>,
+) -> Result<Filter, RequestError> {
+    let port = |name: &String| {
+        vport(name).ok_or_else(|| RequestError::NoPort {
+            field: "ports",
+            name: name.clone(),
+        })
+    };
+    let invalid = |field, name: &str, allowed| RequestError::Invalid {
+        field,
+        value: format!("`{}`", shown(name)),
+        allowed,
+    };
+    let point = |name: &String| {
+        Point::by_name(name).ok_or_else(|| {
+            let allowed = "tx, rx, representor-rx, representor-tx or drop";
+            invalid("points", name, allowed)
+        })
+    };
+    let reason = |name: &String| {
+        let found = DropReason::ALL.iter().find(|r| r.name() == name);
+        let allowed = "the name of a drop reason, as `stats` shows them";
+        found
+            .copied()
+            .ok_or_else(|| invalid("reasons", name, allowed))
+    };
+    let queue = |queue: u32| edge::number("queue", queue.into(), 0..=255);
+    Ok(Filter {
+        ports: asked.ports.iter().map(port).collect::<Result<_, _>>()?,
+        points: asked.points.iter().map(point).collect::<Result<_, _>>()?,
+        queue: asked.queue.map(queue).transpose()?,
+        reasons: asked.reasons.iter().map(reason).collect::<Result<_, _>>()?,
+        snaplen: match asked.snaplen {
+            0 => MAX_SNAPLEN,
+            n => edge::number("snaplen", n.into(), 1..=MAX_SNAPLEN)?,
+        },
+    })
+}
+
+/// A captured frame, at a port of this name.
+pub fn captured(port: String, record: Record, missed: u64) -> proto::CapturedFrame {
+    let Record {
+        at_ns,
+        place,
+        len,
+        bytes,
+    } = record;
+    proto::CapturedFrame {
+        at_ns,
+        port,
+        point: place.point.name().to_owned(),
+        queue: place.queue.map(u32::from),
+        len,
+        data: bytes,
+        reason: place.reason.map_or("", DropReason::name).to_owned(),
+        rule: place.rule.map(|id| id.0),
+        missed,
+    }
+}
+
+/// The frame of a trace: whole, and not longer than any may be.
+pub fn traced_frame(frame: &[u8]) -> Result<(), RequestError> {
+    match frame.len() {
+        14..=65_535 => Ok(()),
+        len => Err(RequestError::Invalid {
+            field: "frame",
+            value: format!("{len} bytes"),
+            allowed: "14 to 65535 bytes",
+        }),
+    }
+}
+
+/// A step of a trace, with ports and rules as they are called.
+pub fn trace_step(names: &PortNames, rules: &[RuleInfo], step: Step) -> proto::TraceStep {
+    use proto::trace_step::{Lookup, Lost, Output, Rewritten, Step as Kind};
+    let step = match step {
+        Step::Lookup { chain, key, rule } => {
+            let at = rule.and_then(|id| rules.binary_search_by_key(&id, |r| r.id).ok());
+            Kind::Lookup(Lookup {
+                chain,
+                headers: names.headers(&key),
+                rule: rule.map(|id| id.0),
+                rule_text: at.map_or(String::new(), |at| names.rule(&rules[at].spec)),
+            })
+        }
+        Step::Action(action) => Kind::Action(names.action(&action)),
+        Step::Rewritten(head, len) => Kind::Rewritten(Rewritten { head, len }),
+        Step::Output(dest, head) => {
+            let (vport, representor) = match dest {
+                Dest::Vport(vport) => (vport, false),
+                Dest::Representor(vport) => (vport, true),
+            };
+            Kind::Output(Output {
+                port: names.name(vport),
+                representor,
+                head,
+            })
+        }
+        Step::Lost(vport, reason) => Kind::Lost(Lost {
+            port: names.name(vport),
+            reason: reason.name().to_owned(),
+            explanation: reason.explain().to_owned(),
+        }),
+    };
+    proto::TraceStep { step: Some(step) }
 }

@@ -94,7 +94,9 @@ pub fn code(refused: &Refused) -> Code {
         | Refused::NoVport(_)
         | Refused::NoRule(_)
         | Refused::NoFdbEntry { .. } => Code::NotFound,
-        Refused::WrongMode { .. } | Refused::Missing { .. } => Code::FailedPrecondition,
+        Refused::WrongMode { .. } | Refused::Missing { .. } | Refused::Profile(_) => {
+            Code::FailedPrecondition
+        }
         Refused::Os { .. } => Code::Internal,
         Refused::ShuttingDown => Code::Unavailable,
     }

@@ -7,6 +7,7 @@ use crate::nic::{NicApi, PortNames, Refused};
 use chanio_model::flow::RuleSpec;
 use chanio_model::rate::RateError;
 use chanio_model::{RuleId, VportId};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -54,7 +55,7 @@ impl Service {
     }
 }
 
-fn stream<T, U: From<T>>(list: Vec<T>) -> Response<Stream<U>> {
+fn listed<T, U: From<T>>(list: Vec<T>) -> Response<Stream<U>> {
     let list: Vec<_> = list.into_iter().map(|item| Ok(item.into())).collect();
     Response::new(tokio_stream::iter(list))
 }
@@ -101,7 +102,7 @@ impl Control for Service {
             let specs: Result<Vec<_>> = asked.into_iter().enumerate().map(spec).collect();
             Ok(nic.add_channels(specs?)?)
         });
-        Ok(stream(added.await?))
+        Ok(listed(added.await?))
     }
 
     async fn delete_channels(
@@ -142,7 +143,7 @@ impl Control for Service {
             };
             names.iter().map(channel).collect()
         });
-        Ok(stream(list.await?))
+        Ok(listed(list.await?))
     }
 
     type ListRepresentorsStream = Stream<proto::Representor>;
@@ -151,7 +152,7 @@ impl Control for Service {
         &self,
         _: Request<proto::ListRepresentorsRequest>,
     ) -> Reply<Self::ListRepresentorsStream> {
-        Ok(stream(self.ask(|nic| Ok(nic.representors())).await?))
+        Ok(listed(self.ask(|nic| Ok(nic.representors())).await?))
     }
 
     async fn add_flows(
@@ -215,7 +216,7 @@ impl Control for Service {
                 .map(|rule| convert::flow(&names, rule))
                 .collect())
         });
-        Ok(stream::<proto::Flow, _>(list.await?))
+        Ok(listed::<proto::Flow, _>(list.await?))
     }
 
     type ListFdbStream = Stream<proto::FdbEntry>;
@@ -229,7 +230,7 @@ impl Control for Service {
                 .map(|entry| convert::fdb_entry(&names, entry))
                 .collect())
         });
-        Ok(stream::<proto::FdbEntry, _>(list.await?))
+        Ok(listed::<proto::FdbEntry, _>(list.await?))
     }
 
     async fn add_fdb(&self, asked: Request<proto::AddFdbRequest>) -> Reply<proto::AddFdbResponse> {
@@ -278,7 +279,7 @@ impl Control for Service {
             };
             names.iter().map(one).collect()
         });
-        Ok(stream(list.await?))
+        Ok(listed(list.await?))
     }
 
     async fn add_rate(&self, asked: Request<proto::RateChange>) -> Reply<proto::Rate> {
@@ -332,6 +333,45 @@ impl Control for Service {
             };
             names.iter().map(found).collect()
         });
-        Ok(stream::<proto::VportStats, _>(list.await?))
+        Ok(listed::<proto::VportStats, _>(list.await?))
+    }
+
+    type CaptureStream = BoxStream<'static, std::result::Result<proto::CapturedFrame, Status>>;
+
+    async fn capture(&self, asked: Request<proto::CaptureRequest>) -> Reply<Self::CaptureStream> {
+        let asked = asked.into_inner();
+        let (capture, names) = self
+            .ask_alone(move |nic| {
+                let filter = convert::capture_filter(asked, |name| nic.vport_by_name(name))?;
+                Ok((nic.capture(filter), PortNames::of(nic)))
+            })
+            .await?;
+        let frames = stream::unfold((capture, names), |(mut capture, names)| async {
+            let (record, missed) = capture.next().await?;
+            let port = names.name(record.place.vport);
+            let frame = convert::captured(port, record, missed);
+            Some((Ok(frame), (capture, names)))
+        });
+        Ok(Response::new(frames.boxed()))
+    }
+
+    async fn trace(&self, asked: Request<proto::TraceRequest>) -> Reply<proto::TraceResponse> {
+        let proto::TraceRequest {
+            port,
+            from_host,
+            frame,
+        } = asked.into_inner();
+        convert::traced_frame(&frame)?;
+        let steps = self.ask_alone(move |nic| {
+            let vport = vport(nic, &port)?;
+            let (names, rules) = (PortNames::of(nic), nic.rules());
+            let steps = nic.trace(vport, from_host, &frame).into_iter();
+            Ok(steps
+                .map(|step| convert::trace_step(&names, &rules, step))
+                .collect())
+        });
+        Ok(Response::new(proto::TraceResponse {
+            steps: steps.await?,
+        }))
     }
 }

@@ -3,6 +3,7 @@
 use super::frame::Frame;
 use super::published::Config;
 use super::receive::Origin;
+use super::watch::{Decided, Watch};
 use crate::port::{Counted, Port};
 use crate::ring::BURST;
 use arrayvec::ArrayVec;
@@ -57,6 +58,21 @@ pub struct Arrival<'a> {
     pub fdb: &'a RwLock<Fdb>,
     /// The burst's time.
     pub now: Nanos,
+    /// Who wants to see it.
+    pub watch: Watch<'a>,
+}
+
+impl<'a> Arrival<'a> {
+    /// What decides.
+    fn decided(&self, fdb: &'a Fdb) -> Decided<'a> {
+        Decided {
+            config: self.config,
+            fdb,
+            from: self.port.id,
+            origin: self.origin,
+            now: self.now,
+        }
+    }
 }
 
 impl Classifier {
@@ -117,7 +133,11 @@ impl Classifier {
                     self.decide(arrival, &fdb, frame, &parsed, deliveries);
                 }
                 Ok(frame) => parsed.push(frame),
-                Err(reason) => port.counters.lose(self.worker, reason, 1),
+                Err(reason) => {
+                    port.counters.lose(self.worker, reason, 1);
+                    let decided = arrival.decided(&fdb);
+                    arrival.watch.refused(port.id, reason, frame, decided);
+                }
             }
         }
         for parsed in &parsed {
@@ -165,7 +185,9 @@ impl Classifier {
             Origin::Representor => switch.from_representor(port.id, &parsed.key, meta, out),
         };
         if let Err(reason) = decided {
-            return port.counters.lose(self.worker, reason, 1);
+            port.counters.lose(self.worker, reason, 1);
+            let decided = arrival.decided(fdb);
+            return arrival.watch.refused(port.id, reason, frame, decided);
         }
         if let Some((vid, mac)) = out.learn {
             self.learn.push((vid, mac, port.id));
@@ -174,6 +196,8 @@ impl Classifier {
             // If that port has gone, the loss is still one: of the port it came from.
             let at = config.port(vport).map_or(port, |port| port);
             at.counters.lose(self.worker, reason, 1);
+            let decided = arrival.decided(fdb);
+            arrival.watch.refused(at.id, reason, frame, decided);
         }
         for output in &out.list {
             deliveries.push(delivery(output, parsed.frame));

@@ -3,6 +3,8 @@
 use super::classify::Delivery;
 use super::frame::{Bytes, Frame, Leaving, MAX_LEAVING};
 use super::published::Config;
+use super::watch::Watch;
+use crate::capture::Point;
 use crate::port::{Channel, Counted, Endpoint, Port, RxQueue, SendError, Uplink};
 use crate::ring::{Filling, Notifier, Reserve, RingFault, RxScratch};
 use crate::vhost::Device;
@@ -36,6 +38,8 @@ pub struct Classified<'b, 'a> {
     pub frames: &'b [Frame<'a>],
     /// The first bytes of those that were rewritten.
     pub heads: &'b Heads,
+    /// Who wants to see them.
+    pub watch: Watch<'b>,
 }
 
 impl<'b, 'a> Classified<'b, 'a> {
@@ -43,6 +47,20 @@ impl<'b, 'a> Classified<'b, 'a> {
     #[inline]
     fn frame(&self, delivery: &Delivery) -> &'b Frame<'a> {
         &self.frames[usize::from(delivery.frame)]
+    }
+
+    /// Shows a frame that got to a port or did not.
+    #[inline]
+    fn show(&self, port: &Port, point: Point, queue: Option<u16>, delivery: &Delivery, sent: Sent) {
+        let leaving = || self.leaving(delivery);
+        self.watch.left(port.id, point, queue, leaving, sent);
+    }
+
+    /// Shows frames that are all lost at a port.
+    fn show_lost(&self, port: &Port, share: &[Delivery], reason: DropReason) {
+        for delivery in share {
+            self.show(port, Point::Lost, None, delivery, Err(reason));
+        }
     }
 
     /// The frame as it is to be delivered.
@@ -77,6 +95,11 @@ struct Fared {
 }
 
 impl Fared {
+    /// Whether all of it got there.
+    fn sent(&self) -> Sent {
+        self.lost.map_or(Ok(()), |(reason, _)| Err(reason))
+    }
+
     /// A frame of this length that had to be sent as one.
     fn whole(sent: Sent, bytes: usize) -> Self {
         let mut fared = Self::default();
@@ -121,21 +144,27 @@ impl Deliverer {
             match share[0].dest {
                 Dest::Vport(vport) => match config.port(vport) {
                     Some(port) => self.give_port(share, burst, port),
-                    None => self.no_destination(share, from),
+                    None => self.all_lost(share, burst, from, DropReason::NoDestination),
                 },
                 Dest::Representor(vport) => match config.port(vport) {
                     Some(port) => self.give_representor(share, burst, port),
-                    None => self.no_destination(share, from),
+                    None => self.all_lost(share, burst, from, DropReason::NoDestination),
                 },
             }
         }
     }
 
-    /// The port has gone since this was decided.
-    fn no_destination(&self, share: &[Delivery], from: &Port) {
+    /// None of them gets anywhere; `port` is charged.
+    fn all_lost(
+        &self,
+        share: &[Delivery],
+        burst: Classified<'_, '_>,
+        port: &Port,
+        reason: DropReason,
+    ) {
         let lost = share.len() as u64;
-        from.counters
-            .lose(self.worker, DropReason::NoDestination, lost);
+        port.counters.lose(self.worker, reason, lost);
+        burst.show_lost(port, share, reason);
     }
 
     fn give_port(&mut self, share: &[Delivery], burst: Classified<'_, '_>, port: &Port) {
@@ -157,11 +186,11 @@ impl Deliverer {
                     let counters = &port.counters;
                     counters.count_queue(pair, false, fared.packets, fared.bytes);
                     self.count(port, Counted::Rx, fared);
+                    burst.show(port, Point::ToPort, Some(pair), delivery, fared.sent());
                 }
             }
             Endpoint::Uplink(Uplink::None) => {
-                port.counters
-                    .lose(self.worker, DropReason::UplinkAbsent, share.len() as u64);
+                self.all_lost(share, burst, port, DropReason::UplinkAbsent);
             }
             Endpoint::Uplink(uplink) => {
                 for delivery in share {
@@ -170,6 +199,7 @@ impl Deliverer {
                     let send = |b: &[IoSlice<'_>]| uplink.send(b).map_err(port_reason);
                     let fared = self.give_netdev(&leaving, offloads, send);
                     self.count(port, Counted::Rx, fared);
+                    burst.show(port, Point::ToPort, None, delivery, fared.sent());
                 }
             }
         }
@@ -177,9 +207,7 @@ impl Deliverer {
 
     fn give_representor(&mut self, share: &[Delivery], burst: Classified<'_, '_>, port: &Port) {
         let Some(representor) = &port.representor else {
-            port.counters
-                .lose(self.worker, DropReason::NoRepresentor, share.len() as u64);
-            return;
+            return self.all_lost(share, burst, port, DropReason::NoRepresentor);
         };
         let tap = &representor.tap;
         for delivery in share {
@@ -192,6 +220,7 @@ impl Deliverer {
             };
             let fared = self.give_netdev(&leaving, tap.offloads(), send);
             self.count(port, Counted::RepresentorRx, fared);
+            burst.show(port, Point::ToHost, None, delivery, fared.sent());
         }
     }
 
@@ -271,9 +300,7 @@ impl Deliverer {
         channel: &Channel,
     ) {
         let Some(mut guard) = ring.filter(|g| g.is_some()) else {
-            port.counters
-                .lose(self.worker, DropReason::NotConnected, share.len() as u64);
-            return;
+            return self.all_lost(share, burst, port, DropReason::NotConnected);
         };
         let queue = guard.as_mut().expect("filtered above");
         let report = queue.hash_report.then(|| channel.steering().report());
@@ -291,9 +318,15 @@ impl Deliverer {
                     if let Some((reason, packets)) = fared.lost {
                         port.counters.lose(self.worker, reason, packets);
                     }
+                    burst.show(port, Point::ToPort, Some(pair), delivery, fared.sent());
                 }
                 Err(found) => {
                     port.counters.lose(self.worker, DropReason::NotConnected, 1);
+                    burst.show_lost(
+                        port,
+                        std::slice::from_ref(delivery),
+                        DropReason::NotConnected,
+                    );
                     fault = Some(found);
                 }
             }

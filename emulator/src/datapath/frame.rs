@@ -41,7 +41,7 @@ impl Bytes<'_> {
 
     /// Copies from `offset` on. The caller keeps within [`Bytes::len`].
     #[inline]
-    fn copy_out(&self, offset: usize, into: &mut [u8]) {
+    pub fn copy_out(&self, offset: usize, into: &mut [u8]) {
         match self {
             Bytes::Guest(bytes) => {
                 bytes.copy_out(offset, into);
@@ -176,6 +176,11 @@ impl<'a> Frame<'a> {
     pub fn tail(&self) -> (usize, usize) {
         let taken = self.snapshot.len();
         (taken, self.header_len + self.len - taken)
+    }
+
+    /// The frame as it came.
+    pub fn leaving_as_it_came(&self) -> Leaving<'_> {
+        self.leaving(None, VlanOp::None)
     }
 
     /// The frame as one of its deliveries has it: with rewritten first bytes, or its own, and

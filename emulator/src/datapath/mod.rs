@@ -7,18 +7,22 @@
 mod balance;
 mod classify;
 mod deliver;
+mod explain;
 mod frame;
 mod published;
 mod receive;
 mod source;
 mod waker;
+mod watch;
 mod worker;
 
+pub use explain::Step;
 pub use published::{Change, Config, Publisher};
 pub use source::Source;
 pub use waker::Waker;
 pub use worker::Worker;
 
+use crate::capture::Captures;
 use chanio_model::eswitch::{self, Fdb, RxMode, Switch, VportConfig};
 use chanio_model::rate::Scheduler;
 use chanio_model::{Mac, Nanos, VportId};
@@ -40,6 +44,7 @@ pub struct Datapath {
     loads: balance::Loads,
     /// Who may send how fast.
     scheduler: Scheduler,
+    captures: Arc<Captures>,
     stopping: AtomicBool,
     epoch: Instant,
 }
@@ -82,6 +87,7 @@ impl Datapath {
             fdb: RwLock::new(fdb),
             loads: balance::Loads::new(workers),
             scheduler: Scheduler::default(),
+            captures: Arc::default(),
             wakers,
             stopping: AtomicBool::new(false),
             epoch: Instant::now(),
@@ -119,6 +125,21 @@ impl Datapath {
         self.publisher.lock().apply(changes);
     }
 
+    /// What would become of a finished frame that comes in at `vport`, or is sent by the host on
+    /// its representor. Nothing comes of it.
+    pub fn explain(&self, vport: VportId, from_host: bool, frame: &[u8]) -> Vec<Step> {
+        let origin = match from_host {
+            true => receive::Origin::Representor,
+            false => receive::Origin::Vport,
+        };
+        let head = &frame[..frame.len().min(frame::HEAD)];
+        let len = frame.len() as u32;
+        self.with_config(|config| {
+            let fdb = self.fdb.read();
+            explain::explain(config, &fdb, vport, origin, head, len, self.now())
+        })
+    }
+
     /// Look at the configuration.
     pub fn with_config<R>(&self, look: impl FnOnce(&Config) -> R) -> R {
         look(self.publisher.lock().config())
@@ -127,6 +148,11 @@ impl Datapath {
     /// Who may send how fast.
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
+    }
+
+    /// Who wants to see frames.
+    pub fn captures(&self) -> &Arc<Captures> {
+        &self.captures
     }
 
     /// The address table.

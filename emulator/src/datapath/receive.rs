@@ -6,6 +6,7 @@ use super::deliver::{Classified, Deliverer};
 use super::frame::{Bytes, Frame, NO_SNAPSHOT, Snapshot};
 use super::published::Config;
 use super::source::Source;
+use super::watch::Watch;
 use crate::port::{Channel, Endpoint, Port, RECV_BUF_LEN, Tap};
 use crate::ring::{BURST, Burst};
 use crate::vhost::Device;
@@ -76,6 +77,8 @@ struct Context<'a> {
     datapath: &'a Datapath,
     port: &'a Port,
     origin: Origin,
+    /// The queue pair it came from, where there are several.
+    queue: Option<u16>,
     now: Nanos,
 }
 
@@ -103,10 +106,10 @@ impl Receiver {
         datapath: &Datapath,
         now: Nanos,
     ) -> Progress {
-        let (vport, origin) = match source {
-            Source::Queue(vport, _) => (vport, Origin::Vport),
-            Source::Representor(vport) => (vport, Origin::Representor),
-            Source::Uplink => (VportId::UPLINK, Origin::Vport),
+        let (vport, origin, queue) = match source {
+            Source::Queue(vport, pair) => (vport, Origin::Vport, Some(pair)),
+            Source::Representor(vport) => (vport, Origin::Representor, None),
+            Source::Uplink => (VportId::UPLINK, Origin::Vport, None),
         };
         // An event may outlive its port.
         let Some(port) = config.port(vport) else {
@@ -117,6 +120,7 @@ impl Receiver {
             datapath,
             port,
             origin,
+            queue,
             now,
         };
         match (source, &port.endpoint) {
@@ -271,20 +275,25 @@ impl Onward {
             datapath,
             port,
             origin,
+            queue,
             now,
         } = context;
+        let watch = Watch::new(&datapath.captures, queue);
+        watch.arrived(port.id, origin, frames);
         let arrival = Arrival {
             origin,
             port,
             config,
             fdb: &datapath.fdb,
             now,
+            watch,
         };
         self.classifier
             .classify(arrival, frames, &mut self.deliveries);
         let burst = Classified {
             frames,
             heads: self.classifier.heads(),
+            watch,
         };
         self.deliverer
             .deliver(&self.deliveries, burst, port, config);

@@ -1,6 +1,8 @@
 //! The NIC's requests as a trait, so that the control API can be served for a stand-in in tests.
 
 use super::{Nic, Refused, spec::*};
+use crate::capture::{Capture, Filter};
+use crate::datapath::Step;
 use chanio_model::flow::RuleSpec;
 use chanio_model::rate::{RateChange, RateName, Rates};
 use chanio_model::{ChannelName, Mac, RuleId, VportId};
@@ -75,6 +77,11 @@ nic_api! {
     ) -> Result<Vec<(RateName, Rates)>, Refused>;
     /// Counters of every vport.
     fn stats(&self) -> Vec<VportStats>;
+    /// Show frames from now on.
+    fn capture(&self, filter: Filter) -> Capture;
+    /// What would become of a finished frame that comes in at a vport, or that the host sends on
+    /// its representor.
+    fn trace(&self, vport: VportId, from_host: bool, frame: &[u8]) -> Vec<Step>;
     /// The vport of a channel's name, a representor's netdev, or `uplink`.
     fn vport_by_name(&self, name: &str) -> Option<VportId>;
 }

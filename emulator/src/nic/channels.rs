@@ -23,6 +23,8 @@ impl Nic {
     /// Make channels: all of them, or none.
     pub fn add_channels(&self, specs: Vec<ChannelSpec>) -> Result<Vec<ChannelInfo>, Refused> {
         let mut state = self.open()?;
+        let profile = self.config.profile;
+        profile.admit_channels(state.channels.len() + specs.len())?;
         let planned = self.plan(&state, specs)?;
         let ports = self.make_ports(&planned)?;
 

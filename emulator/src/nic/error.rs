@@ -73,6 +73,9 @@ pub enum Refused {
         /// The mode now.
         mode: &'static str,
     },
+    /// A NIC of this kind would not do it.
+    #[error(transparent)]
+    Profile(#[from] chanio_model::profile::Refusal),
     /// The machine lacks something that this needs.
     #[error("{what}: {why}")]
     Missing {

@@ -43,6 +43,9 @@ impl Nic {
                 mode: mode_name(mode_after),
             });
         }
+        if mode_after == Mode::Switchdev {
+            self.config.profile.admit_switchdev()?;
+        }
         let mut changes = Vec::new();
         if mode_after != mode_now {
             changes.extend(state.rules.keys().map(|id| model::Change::RemoveRule(*id)));
@@ -73,7 +76,7 @@ impl Nic {
     /// Add flow rules, all or none; needs switchdev mode.
     pub fn add_rules(&self, specs: Vec<RuleSpec>) -> Result<Vec<RuleId>, Refused> {
         let mut state = self.open()?;
-        self.check_rules(&specs, &state)?;
+        self.check_rules(&specs, &state, false)?;
         let mut ids = Vec::with_capacity(specs.len());
         let mut changes = Vec::with_capacity(specs.len());
         let now = self.datapath.now();
@@ -94,7 +97,7 @@ impl Nic {
     /// meets neither or both.
     pub fn replace_rules(&self, specs: Vec<RuleSpec>) -> Result<Vec<RuleId>, Refused> {
         let mut state = self.open()?;
-        self.check_rules(&specs, &state)?;
+        self.check_rules(&specs, &state, true)?;
         let now = self.datapath.now();
         let mut ids = Vec::with_capacity(specs.len());
         for spec in specs {
@@ -143,7 +146,7 @@ impl Nic {
         }
     }
 
-    fn check_rules(&self, specs: &[RuleSpec], state: &State) -> Result<(), Refused> {
+    fn check_rules(&self, specs: &[RuleSpec], state: &State, replace: bool) -> Result<(), Refused> {
         let mode = self.datapath.with_config(|c| c.switch.mode());
         if mode != Mode::Switchdev {
             return Err(Refused::WrongMode {
@@ -152,7 +155,20 @@ impl Nic {
                 mode: mode_name(mode),
             });
         }
-        specs.iter().try_for_each(|spec| check_rule(spec, state))
+        specs.iter().try_for_each(|spec| check_rule(spec, state))?;
+        let profile = self.config.profile;
+        specs.iter().try_for_each(|spec| profile.admit_rule(spec))?;
+        self.datapath.with_config(|c| {
+            let tables = c.switch.tables();
+            let is_new = |spec: &&RuleSpec| {
+                !replace
+                    || tables
+                        .find(spec.chain, spec.priority, &spec.matches)
+                        .is_none()
+            };
+            let rules = tables.len() + specs.iter().filter(is_new).count();
+            Ok(profile.admit_tables(rules, tables.masks_with(specs.iter()))?)
+        })
     }
 
     /// Remove flow rules, all or none.

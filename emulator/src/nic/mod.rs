@@ -15,7 +15,8 @@ pub use api::NicApi;
 pub use error::Refused;
 pub use names::PortNames;
 
-use crate::datapath::{Change, Datapath, Source, Workers};
+use crate::capture::{Capture, Filter};
+use crate::datapath::{Change, Datapath, Source, Step, Workers};
 use crate::port::{
     Counted, Counters, Endpoint, Limiter, Netdevs, Port, RepresentorSpec, Representors, Uplink,
     probe,
@@ -288,6 +289,7 @@ impl Nic {
             uplink: self.config.uplink.to_string(),
             representors: self.representors.as_ref().map(|_| ()).map_err(Clone::clone),
             run_dir: self.config.run_dir.clone(),
+            profile: self.config.profile,
         }
     }
 
@@ -322,6 +324,17 @@ impl Nic {
         let mut list: Vec<_> = ports.map(|port| port_stats(port)).collect();
         list.sort_by_key(|s| s.vport);
         list
+    }
+
+    /// Show frames from now on.
+    pub fn capture(&self, filter: Filter) -> Capture {
+        self.datapath.captures().start(filter)
+    }
+
+    /// What would become of a finished frame that comes in at a vport, or that the host sends on
+    /// its representor. Nothing comes of it.
+    pub fn trace(&self, vport: VportId, from_host: bool, frame: &[u8]) -> Vec<Step> {
+        self.datapath.explain(vport, from_host, frame)
     }
 
     /// Which worker serves the transmit ring of a channel's queue pair now, counted from 0.

@@ -1,7 +1,7 @@
 //! What vports are called, to print rules and addresses with.
 
 use super::NicApi;
-use chanio_model::flow::{Action, RuleSpec};
+use chanio_model::flow::{Action, FlowKey, Match, RuleSpec};
 use chanio_model::{ChannelName, VportId};
 use std::collections::HashMap;
 
@@ -28,6 +28,12 @@ impl PortNames {
     pub fn action(&self, action: &Action) -> String {
         let name = |vport| self.0.get(&vport).map(ChannelName::to_string);
         action.with_names(&name).to_string()
+    }
+
+    /// A packet's headers, as a match would ask for them.
+    pub fn headers(&self, key: &FlowKey) -> String {
+        let name = |vport| self.0.get(&vport).map(ChannelName::to_string);
+        Match::exact(key).with_names(&name).to_string()
     }
 
     /// A rule's text.

@@ -2,6 +2,7 @@
 
 use chanio_model::eswitch::Mode;
 use chanio_model::flow::RuleSpec;
+use chanio_model::profile::Profile;
 use chanio_model::rate::{RateName, Rates};
 use chanio_model::rss::{RssChange, RssSettings};
 use chanio_model::{ChannelName, DropReason, Mac, RuleId, Vlan, VportId};
@@ -24,6 +25,8 @@ pub struct NicConfig {
     pub nic_index: u32,
     /// How long a learned FDB entry lives without traffic, seconds, 10 to 1,000,000.
     pub ageing_secs: u32,
+    /// Whose limits it has, and whose refusals.
+    pub profile: &'static Profile,
 }
 
 /// Whether vports get a netdev.
@@ -213,8 +216,10 @@ pub struct NicInfo {
     pub uplink: String,
     /// Whether representors are netdevs, and if not, why.
     pub representors: Result<(), String>,
-    /// Bytes of `VmRSS`.
+    /// Where its sockets are.
     pub run_dir: PathBuf,
+    /// Whose limits and refusals it has.
+    pub profile: &'static Profile,
 }
 
 /// The eswitch's settings.

@@ -35,6 +35,7 @@ impl Bed {
             uplink: UplinkSpec::None,
             nic_index: 0,
             ageing_secs: 300,
+            profile: &chanio_model::profile::GENERIC,
         })
         .unwrap();
         Self { nic, dir }

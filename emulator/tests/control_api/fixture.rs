@@ -52,6 +52,7 @@ impl Api {
             uplink: UplinkSpec::None,
             nic_index: 0,
             ageing_secs: 300,
+            profile: &chanio_model::profile::GENERIC,
         })
         .unwrap();
         let server = ControlServer::start(nic.clone(), &run_dir).unwrap();

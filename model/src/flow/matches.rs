@@ -1,7 +1,8 @@
 //! Which packets a rule is for.
 
-use super::{CtKey, FlowKey, TunnelKey};
-use crate::VportId;
+use super::{CtKey, FlowKey, KeyFlags, TunnelKey};
+use crate::wire::{eth_type, ip_proto};
+use crate::{Mac, VportId};
 use bytemuck::Pod;
 
 /// A value and the bits of it that count; zero wherever the mask is zero.
@@ -108,6 +109,50 @@ impl<'a> Seen<'a> {
 }
 
 impl Match {
+    /// The narrowest match for packets with these headers: all that there is of them in the
+    /// packet.
+    pub fn exact(key: &FlowKey) -> Self {
+        let mut mask = FlowKey {
+            eth_dst: Mac::BROADCAST,
+            eth_src: Mac::BROADCAST,
+            in_port: u16::MAX,
+            eth_type: u16::MAX,
+            ..FlowKey::default()
+        };
+        if key.block != 0 {
+            mask.block = u16::MAX;
+        }
+        for (tag, mask) in [(key.vlan, &mut mask.vlan), (key.cvlan, &mut mask.cvlan)] {
+            if tag & FlowKey::VLAN_PRESENT != 0 {
+                *mask = u16::MAX;
+            }
+        }
+        let address = match key.eth_type {
+            eth_type::IPV4 => 4,
+            eth_type::IPV6 => 16,
+            eth_type::ARP | eth_type::RARP => 10,
+            _ => 0,
+        };
+        mask.ip_src[..address].fill(0xff);
+        mask.ip_dst[..address].fill(0xff);
+        match key.eth_type {
+            eth_type::IPV4 | eth_type::IPV6 => {
+                (mask.ip_proto, mask.ip_tos, mask.ip_ttl) = (u8::MAX, u8::MAX, u8::MAX);
+                mask.flags = key.flags & (KeyFlags::FRAG | KeyFlags::FIRST_FRAG);
+                if mask.flags == 0 {
+                    exact_transport(key.ip_proto, &mut mask);
+                }
+            }
+            eth_type::ARP | eth_type::RARP => mask.ip_proto = u8::MAX,
+            _ => {}
+        }
+        Self {
+            value: key.masked(&mask),
+            mask,
+            more: None,
+        }
+    }
+
     /// All packets that come in on `vport`.
     pub fn from_port(vport: VportId) -> Self {
         let mut matches = Self::default();
@@ -151,6 +196,18 @@ impl Match {
         let more = self.more.as_ref();
         flow.masked(&self.mask) == self.value
             && more.is_none_or(|more| more.ct.covers(seen.ct) && more.in_ranges(flow))
+    }
+}
+
+/// Adds what a transport header of this protocol holds.
+fn exact_transport(proto: u8, mask: &mut FlowKey) {
+    match proto {
+        ip_proto::ICMP | ip_proto::ICMPV6 => mask.l4_src = u16::MAX,
+        _ if ip_proto::has_ports(proto) => (mask.l4_src, mask.l4_dst) = (u16::MAX, u16::MAX),
+        _ => {}
+    }
+    if proto == ip_proto::TCP {
+        mask.tcp_flags = 0xfff;
     }
 }
 

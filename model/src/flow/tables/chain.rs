@@ -97,6 +97,10 @@ impl Chain {
         self.by_mask.is_empty()
     }
 
+    pub(super) fn has_mask(&self, mask: &Mask) -> bool {
+        self.by_mask.contains_key(mask)
+    }
+
     pub(super) fn masks(&self) -> usize {
         self.order.len()
     }

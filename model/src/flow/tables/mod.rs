@@ -14,12 +14,13 @@ mod subtable;
 
 pub use chain::Looks;
 
-use super::{Match, Rule, Seen};
+use super::{Match, Rule, RuleSpec, Seen};
 use crate::RuleId;
 use crate::hash::HashKey;
 use chain::Chain;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
+use subtable::Mask;
 
 /// Order of precedence in a chain, the smallest wins: priority, then age.
 type Rank = (u16, RuleId);
@@ -124,6 +125,18 @@ impl Tables {
     /// costs.
     pub fn masks(&self) -> usize {
         self.first.masks() + self.others.values().map(Chain::masks).sum::<usize>()
+    }
+
+    /// Number of distinct masks if these rules were added.
+    pub fn masks_with<'a>(&self, specs: impl Iterator<Item = &'a RuleSpec>) -> usize {
+        let mut new = FxHashSet::default();
+        for spec in specs {
+            let mask = Mask::of(&spec.matches);
+            if !self.chain(spec.chain).is_some_and(|c| c.has_mask(&mask)) {
+                new.insert((spec.chain, mask));
+            }
+        }
+        self.masks() + new.len()
     }
 
     /// All rules, in no particular order.

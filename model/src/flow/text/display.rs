@@ -31,10 +31,22 @@ impl Display for Named<'_, Action> {
     }
 }
 
-impl Display for Match {
-    /// The keys, separated by spaces; nothing at all if every packet is meant.
+impl Match {
+    /// The keys, separated by spaces, with ports by name; nothing at all if every packet is meant.
+    pub fn with_names<'a>(&'a self, names: NameOfPort<'a>) -> impl Display + 'a {
+        Named { value: self, names }
+    }
+}
+
+impl Display for Named<'_, Match> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write_match(&mut Line::new(f, &|_| None), self)
+        write_match(&mut Line::new(f, self.names), self.value)
+    }
+}
+
+impl Display for Match {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.with_names(&|_| None).fmt(f)
     }
 }
 
