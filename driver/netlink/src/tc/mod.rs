@@ -5,6 +5,7 @@ mod filter;
 pub mod flower;
 mod header;
 mod matchall;
+pub mod model;
 mod qdisc;
 pub mod tunnel_options;
 

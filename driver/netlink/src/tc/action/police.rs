@@ -107,6 +107,52 @@ impl Police {
     }
 }
 
+/// A packet's length in a rate table's steps: how far sizes are shifted so that the greatest, this
+/// one, is among 256 (tc_calc_rtable of tc). tc takes 2047 where no MTU is given.
+const TABLE_MTU: u32 = 2047;
+const LINK_LAYER_ETHERNET: u8 = 1;
+
+impl Police {
+    /// Sets rate and peak rate in bytes per second, with the tables that the kernel still wants to
+    /// see. The MTU comes first: the tables' steps depend on it.
+    pub fn set_rate(&mut self, rate: u64, peak: Option<u64>) {
+        let mtu = if self.mtu == 0 { TABLE_MTU } else { self.mtu };
+        (self.rate, self.more.rate64, self.more.table) = rate_and_table(rate, mtu);
+        if let Some(peak) = peak {
+            (self.peak_rate, self.more.peak_rate64, self.more.peak_table) =
+                rate_and_table(peak, mtu);
+        }
+    }
+}
+
+fn rate_and_table(rate: u64, mtu: u32) -> (Rate, Option<u64>, Option<Vec<u8>>) {
+    let mut cell_log = 0;
+    while mtu >> cell_log > 255 {
+        cell_log += 1;
+    }
+    let spec = Rate {
+        cell_log,
+        link_layer: LINK_LAYER_ETHERNET,
+        cell_align: -1,
+        rate: u32::try_from(rate).unwrap_or(u32::MAX),
+        ..Rate::default()
+    };
+    let sizes = (1..=256u64).map(|size| size << cell_log);
+    let table = sizes.flat_map(|size| transmit_ticks(size, rate).to_ne_bytes());
+    (
+        spec,
+        (rate > u64::from(u32::MAX)).then_some(rate),
+        Some(table.collect()),
+    )
+}
+
+/// How long so many bytes take, in ticks of 64 ns: computed as tc does, whole microseconds first
+/// and in floating point, because the table must be the same to the last bit.
+fn transmit_ticks(size: u64, rate: u64) -> u32 {
+    let micros = (1e6 * (size as f64 / rate.max(1) as f64)) as u32;
+    (f64::from(micros) * (1000.0 / 64.0)) as u32
+}
+
 /// Words of the struct before the two rates, and of all of it.
 const HEAD: usize = 5;
 const WORDS: usize = HEAD + 6 + 3;
