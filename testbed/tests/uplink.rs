@@ -1,7 +1,7 @@
 //! The wire: a netdev of the host, and capture files.
 
 use chanio_emu::nic::spec::*;
-use chanio_testbed::netns::{Netns, isolate};
+use chanio_testbed::netns::{Netns, ip_counters, isolate};
 use chanio_testbed::nic::{Bed, container};
 use chanio_testbed::process::{Process, run};
 use std::path::Path;
@@ -288,4 +288,33 @@ fn a_port_vlan_is_on_the_wire_and_not_in_the_container_and_spoofing_is_nowhere()
 /// As tshark shows bytes; Ethernet frames are padded with zeros.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[test]
+fn the_host_is_on_the_wire_of_a_tap_uplink() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    isolate();
+    let dir = tempfile::tempdir().unwrap();
+    let red = Netns::new("red");
+    let bed = Bed::with_uplink(
+        dir.path(),
+        RepresentorMode::Tap,
+        UplinkSpec::Tap("wire0".into()),
+    );
+    bed.add(vec![container("red", "red", "10.9.0.1/24", 1)]);
+    ip("addr add 10.9.0.254/24 dev wire0");
+    ip("link set wire0 up");
+    red.run(&["ping", "-c", "3", "-i", "0.2", "-W", "3", "10.9.0.254"]);
+    run(Command::new("ping").args(["-c", "3", "-i", "0.2", "-W", "3", "10.9.0.1"]));
+    let wire = bed.stats(chanio_model::VportId::UPLINK);
+    let (to_host, _, from_host, _) = ip_counters("wire0");
+    assert_eq!(
+        (wire.rx.packets, wire.tx.packets),
+        (to_host, from_host),
+        "{wire:?}"
+    );
+    bed.nic.shutdown();
+    assert!(!Path::new("/sys/class/net/wire0").exists());
 }

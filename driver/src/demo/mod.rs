@@ -16,6 +16,7 @@ use chanio_model::flow::{Action, FlowKey, Match, RuleSpec};
 use chanio_model::{ChannelName, Mac, VportId};
 use frames::Flow;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -90,7 +91,7 @@ const QUEUE: ClientOptions = ClientOptions {
 /// Run it all; the report says whether the counters agreed.
 pub fn run(options: DemoOptions) -> Result<Report, DemoError> {
     let drivers = drivers_that_fit(options.queues)?;
-    let run_dir = tempfile::tempdir().map_err(DemoError::RunDir)?;
+    let run_dir = place().map_err(DemoError::RunDir)?;
     let nic = Nic::start(NicConfig {
         queues: options.queues,
         run_dir: run_dir.path().to_owned(),
@@ -124,6 +125,19 @@ pub fn run(options: DemoOptions) -> Result<Report, DemoError> {
     drop(clients);
     nic.shutdown();
     Ok(report)
+}
+
+/// A folder for the sockets, in memory if there is a place for that: on a busy disk ten thousand
+/// files take a minute. `TMPDIR` wins.
+fn place() -> std::io::Result<tempfile::TempDir> {
+    if std::env::var_os("TMPDIR").is_none() {
+        let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let mut places = own.into_iter().chain([PathBuf::from("/dev/shm")]);
+        if let Some(dir) = places.find_map(|place| tempfile::tempdir_in(place).ok()) {
+            return Ok(dir);
+        }
+    }
+    tempfile::tempdir()
 }
 
 /// Who plays what.
