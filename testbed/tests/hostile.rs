@@ -114,6 +114,18 @@ fn each_violation_is_shown_and_dpdk_beside_it_loses_nothing() {
             harm(&client);
             stopped(&emu, what, says);
         }
+        // Who stays connected can be let in again.
+        let again = &misbehave::IN_RINGS[0];
+        let client = Client::connect(&emu.socket("bad"), options()).unwrap();
+        (again.harm)(&client);
+        stopped(&emu, "and again", again.says);
+        emu.chanio("channel set bad --clear-fault");
+        let cleared = shown(&emu, "bad");
+        assert_eq!(
+            (&cleared["state"], &cleared["fault"]),
+            (&"disconnected".into(), &Value::Null)
+        );
+        drop(client);
         for (what, bytes, says) in [
             (
                 "a message cut short",

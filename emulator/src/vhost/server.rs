@@ -34,8 +34,8 @@ pub struct VhostServer {
     commands: Sender<Command>,
     wake: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
-    /// `None` only while dropped: it ends before the session thread.
-    doorman: Option<Doorman>,
+    /// Ends after the session thread.
+    doorman: Doorman,
 }
 
 impl VhostServer {
@@ -54,7 +54,7 @@ impl VhostServer {
             commands,
             wake,
             thread: Some(thread),
-            doorman: Some(doorman),
+            doorman,
         })
     }
 
@@ -88,8 +88,7 @@ impl VhostServer {
         // fail any more.
         let listeners = self.begin(listeners)?;
         let doors = listeners.iter().copied().zip(paths).collect();
-        let doorman = self.doorman.as_ref().ok_or(Refused::ShuttingDown)?;
-        if let Err(refused) = doorman.open(doors) {
+        if let Err(refused) = self.doorman.open(doors) {
             self.ask(|reply| Command::Remove(listeners, reply));
             return Err(refused);
         }
@@ -110,9 +109,7 @@ impl VhostServer {
     /// Ends some sessions. When it returns, their rings are stopped, their clients disconnected and
     /// their socket files gone.
     pub fn remove(&self, handles: Vec<SessionHandle>) {
-        if let Some(doorman) = &self.doorman {
-            doorman.close(handles.clone());
-        }
+        self.doorman.close(handles.clone());
         self.ask(|reply| Command::Remove(handles, reply));
     }
 
@@ -151,7 +148,7 @@ impl VhostServer {
 
 impl Drop for VhostServer {
     fn drop(&mut self) {
-        drop(self.doorman.take());
+        // The doorman goes after this: to the session thread its end would be a failure.
         self.send(Command::Stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()

@@ -95,7 +95,11 @@ impl Uplink {
             Uplink::Tap(tap) => tap.recv(buf),
             Uplink::Packet(port) => port.recv(buf),
             Uplink::Capture(files) => match &files.input {
-                Some(input) => input.lock().recv(buf).map_err(io::Error::other),
+                Some(input) => input.lock().recv(buf).map_err(|error| {
+                    // Said once: it has ended now.
+                    tracing::error!(%error, "the rest of the uplink's capture is not played");
+                    io::Error::other(error)
+                }),
                 None => Ok(None),
             },
         }
