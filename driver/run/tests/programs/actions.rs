@@ -4,8 +4,8 @@ use crate::recorder::{ETH0, REP1, REP2, assert_same, request};
 use chanio_netlink::attr::{Bitfield32, Masked};
 use chanio_netlink::tc::action::{
     Action, Control, Csum, Ct, Gact, HW_STATS_DELAYED, HW_STATS_IMMEDIATE, Kind, Mirred,
-    MirredWhat, Mpls, MplsLabel, MplsWhat, Pedit, PeditCommand, PeditHeader, PeditKey, Police,
-    Random, Sample, Skbedit, TunnelKey, TunnelKeyWhat, TunnelMetadata, Vlan, VlanTag, VlanWhat,
+    MirredWhat, Mpls, MplsLabel, MplsWhat, Pedit, PeditCommand, PeditHeader, PeditKey, Random,
+    Sample, Skbedit, TunnelKey, TunnelKeyWhat, TunnelMetadata, Vlan, VlanTag, VlanWhat,
 };
 use chanio_netlink::tc::flower::{FlowerRule, RuleFlags};
 use chanio_netlink::tc::tunnel_options::{ErspanOption, GeneveOption, TunnelOptions, VxlanOption};
