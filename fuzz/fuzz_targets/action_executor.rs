@@ -98,7 +98,7 @@ fn nat(input: &mut Input<'_>) -> NatRewrite {
 
 /// One operation; `None` at the end of them.
 fn step(input: &mut Input<'_>, packet: &mut Packet) -> Option<Result<(), DropReason>> {
-    let proto = |byte| if byte & 128 == 0 { VlanProto::Dot1Q } else { VlanProto::Dot1Ad };
+    let proto = |byte: u8| if byte & 128 == 0 { VlanProto::Dot1Q } else { VlanProto::Dot1Ad };
     let result = match input.byte() % 13 {
         0 => return None,
         1 => {
