@@ -6,7 +6,6 @@ use chanio_model::eswitch::{
     VportConfig,
 };
 use chanio_model::flow::{Rule, RuleSpec};
-use chanio_model::offload::{Offload, VnetHdr, finish_checksum};
 use chanio_model::{RuleId, VportId, wire};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -77,24 +76,19 @@ pub fn run(case: &Case) -> Run {
         };
         let before: Vec<_> = rules.values().map(|rule| packets(rule)).collect();
         let mut came = Vec::new();
-        let (len, port) = (bytes.len() as u32, VportId(frame.port as u32));
-        if let Ok(parsed) = wire::parse(&bytes, len, port) {
-            let head = &bytes[..bytes.len().min(wire::HEAD_LEN)];
-            let offload = VnetHdr::read(&frame.header()).check(&parsed, head, len);
-            let offload = offload.expect("a header that fits");
+        if let Ok(parsed) = wire::parse(&bytes, bytes.len() as u32, VportId(frame.port as u32)) {
             let packet = Arriving {
                 key: &parsed.key,
-                meta: Meta::new(len, &parsed, None, (n as u64 + 1) * STEP, 0),
-                head,
-                offload: Some(&offload),
+                meta: Meta::new(bytes.len() as u32, &parsed, None, (n as u64 + 1) * STEP, 0),
+                head: &bytes[..bytes.len().min(wire::HEAD_LEN)],
+                offload: None,
             };
             switch.begin_burst(&mut cache);
             out.begin_burst();
             let slot = switch.slot(&cache, &parsed.key);
             let result = switch.from_vport_cached(&mut cache, slot, &fdb, packet, &mut out);
             if result.is_ok() {
-                let leaving = |output| leaving(output, &out, &bytes, offload);
-                came.extend(out.list.iter().map(leaving));
+                came.extend(out.list.iter().map(|output| leaving(output, &out, &bytes)));
             }
         }
         came.sort_by(|a, b| a.0.cmp(&b.0));
@@ -118,29 +112,20 @@ pub fn run(case: &Case) -> Run {
     Run { outcome, hits }
 }
 
-/// One copy as it leaves: by which netdev, and all of it, finished as for a receiver that takes
-/// nothing else.
-fn leaving(output: &Output, out: &Outputs, came: &[u8], offload: Offload) -> (String, Vec<u8>) {
+/// One copy as it leaves: by which netdev, and all of it.
+fn leaving(output: &Output, out: &Outputs, came: &[u8]) -> (String, Vec<u8>) {
     let netdev = match output.dest {
         Dest::Vport(id) => format!("p{}", id.0),
         Dest::Representor(id) => format!("r{}", id.0),
     };
     let mut whole = vec![0; ROOM];
-    let offload = match out.heads.get(output.head) {
+    match out.heads.get(output.head) {
         Some(edited) => {
             whole.extend(edited.head);
             whole.extend(&came[edited.taken as usize..][..edited.tail as usize]);
-            edited.offload
         }
-        None => {
-            whole.extend(came);
-            offload
-        }
-    };
-    let start = output.vlan.apply(&mut whole, ROOM).expect("room");
-    let mut frame = whole.split_off(start);
-    if let Some(csum) = offload.shifted(output.vlan.delta()).csum {
-        finish_checksum(&mut frame, csum);
+        None => whole.extend(came),
     }
-    (netdev, frame)
+    let start = output.vlan.apply(&mut whole, ROOM).expect("room");
+    (netdev, whole.split_off(start))
 }
