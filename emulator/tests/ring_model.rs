@@ -379,11 +379,11 @@ proptest! {
                     }
                     if keep { n } else { 0 }
                 }
-                Reserve::NoBuffers => {
+                // The ring is full, so it may also be that no number of such buffers would do.
+                Reserve::NoBuffers | Reserve::TooSmall { .. } => {
                     prop_assert!(room < total);
                     0
                 }
-                Reserve::TooSmall { .. } => return Err(TestCaseError::fail("few, small buffers")),
             };
             prop_assert!(sides.driver.poll_used().unwrap().is_none());
             sides.device.publish();

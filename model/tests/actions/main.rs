@@ -83,7 +83,12 @@ fn match_of(key: &FlowKey, parts: u16) -> Match {
             [0x1fff, 0xffff, 0x1000][usize::from(parts) % 3]
         };
     }
-    if has(2) && key.vlan != 0 && has(3) {
+    // No rule can ask for VLAN 4095.
+    let asks = |tag: u16| tag & 0xfff != 0xfff;
+    if !asks(key.vlan) {
+        mask.vlan &= 0x1000;
+    }
+    if has(2) && key.vlan != 0 && has(3) && asks(key.cvlan) {
         mask.cvlan = 0x1fff;
     }
     let ip = matches!(key.eth_type, 0x0800 | 0x86dd);
