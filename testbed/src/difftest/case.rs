@@ -93,6 +93,9 @@ impl Case {
             if frame.cut.is_some() {
                 with(&|case| case.frames[n].cut = None);
             }
+            if frame.unfinished {
+                with(&|case| case.frames[n].unfinished = false);
+            }
             for tag in 0..frame.tags.len() {
                 with(&|case| {
                     case.frames[n].tags.remove(tag);

@@ -4,6 +4,7 @@ use super::case::{Case, Outcome};
 use super::eswitch::Run;
 use super::frame::udp6_with_checksum;
 use super::rule::Rule;
+use super::tunnel::settle;
 use std::collections::BTreeSet;
 
 /// Where the eswitch differs from tc in software on purpose. Each is told in
@@ -67,9 +68,16 @@ impl Intended {
     }
 }
 
+fn settle_all(came: &Came) -> Came {
+    let settled = came
+        .iter()
+        .map(|(netdev, bytes)| (netdev.clone(), settle(bytes.clone())));
+    settled.collect()
+}
+
 /// Which differences together make of what came out of the eswitch what came out of tc.
 fn explained(case: &Case, run: &Run, n: usize, theirs: &Came) -> Option<BTreeSet<Intended>> {
-    let mut came = run.outcome.frames[n].clone();
+    let mut came = settle_all(&run.outcome.frames[n]);
     let mut reasons = BTreeSet::new();
     for reason in Intended::ALL {
         if let Some(now) = reason.explain(case, run, n, &came)
@@ -111,10 +119,11 @@ pub fn compare(case: &Case, run: &Run, kernel: &Outcome) -> Verdict {
         ));
     }
     for (n, (ours, theirs)) in ours.frames.iter().zip(&kernel.frames).enumerate() {
-        if ours == theirs {
+        let theirs = settle_all(theirs);
+        if settle_all(ours) == theirs {
             continue;
         }
-        match explained(case, run, n, theirs) {
+        match explained(case, run, n, &theirs) {
             Some(reasons) => intended.extend(reasons),
             None => {
                 let sent = (String::from("sent"), case.frames[n].bytes());
@@ -122,7 +131,7 @@ pub fn compare(case: &Case, run: &Run, kernel: &Outcome) -> Verdict {
                     "frame {n}: {}by the eswitch:\n{}by tc:\n{}",
                     show(&[sent]),
                     show(ours),
-                    show(theirs)
+                    show(&theirs)
                 ));
             }
         };

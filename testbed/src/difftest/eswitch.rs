@@ -6,6 +6,7 @@ use chanio_model::eswitch::{
     VportConfig,
 };
 use chanio_model::flow::{Rule, RuleSpec};
+use chanio_model::offload::{Offload, VnetHdr, finish_checksum};
 use chanio_model::{RuleId, VportId, wire};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -76,19 +77,24 @@ pub fn run(case: &Case) -> Run {
         };
         let before: Vec<_> = rules.values().map(|rule| packets(rule)).collect();
         let mut came = Vec::new();
-        if let Ok(parsed) = wire::parse(&bytes, bytes.len() as u32, VportId(frame.port as u32)) {
+        let (len, port) = (bytes.len() as u32, VportId(frame.port as u32));
+        if let Ok(parsed) = wire::parse(&bytes, len, port) {
+            let head = &bytes[..bytes.len().min(wire::HEAD_LEN)];
+            let offload = VnetHdr::read(&frame.header()).check(&parsed, head, len);
+            let offload = offload.expect("a header that fits");
             let packet = Arriving {
                 key: &parsed.key,
-                meta: Meta::new(bytes.len() as u32, &parsed, None, (n as u64 + 1) * STEP, 0),
-                head: &bytes[..bytes.len().min(wire::HEAD_LEN)],
-                offload: None,
+                meta: Meta::new(len, &parsed, None, (n as u64 + 1) * STEP, 0),
+                head,
+                offload: Some(&offload),
             };
             switch.begin_burst(&mut cache);
             out.begin_burst();
             let slot = switch.slot(&cache, &parsed.key);
             let result = switch.from_vport_cached(&mut cache, slot, &fdb, packet, &mut out);
             if result.is_ok() {
-                came.extend(out.list.iter().map(|output| leaving(output, &out, &bytes)));
+                let leaving = |output| leaving(output, &out, &bytes, offload);
+                came.extend(out.list.iter().map(leaving));
             }
         }
         came.sort_by(|a, b| a.0.cmp(&b.0));
@@ -112,20 +118,29 @@ pub fn run(case: &Case) -> Run {
     Run { outcome, hits }
 }
 
-/// One copy as it leaves: by which netdev, and all of it.
-fn leaving(output: &Output, out: &Outputs, came: &[u8]) -> (String, Vec<u8>) {
+/// One copy as it leaves: by which netdev, and all of it, finished as for a receiver that takes
+/// nothing else.
+fn leaving(output: &Output, out: &Outputs, came: &[u8], offload: Offload) -> (String, Vec<u8>) {
     let netdev = match output.dest {
         Dest::Vport(id) => format!("p{}", id.0),
         Dest::Representor(id) => format!("r{}", id.0),
     };
     let mut whole = vec![0; ROOM];
-    match out.heads.get(output.head) {
+    let offload = match out.heads.get(output.head) {
         Some(edited) => {
             whole.extend(edited.head);
             whole.extend(&came[edited.taken as usize..][..edited.tail as usize]);
+            edited.offload
         }
-        None => whole.extend(came),
-    }
+        None => {
+            whole.extend(came);
+            offload
+        }
+    };
     let start = output.vlan.apply(&mut whole, ROOM).expect("room");
-    (netdev, whole.split_off(start))
+    let mut frame = whole.split_off(start);
+    if let Some(csum) = offload.shifted(output.vlan.delta()).csum {
+        finish_checksum(&mut frame, csum);
+    }
+    (netdev, frame)
 }

@@ -33,6 +33,8 @@ pub struct Frame {
     pub len: usize,
     /// Cut off behind so many bytes.
     pub cut: Option<usize>,
+    /// TCP or UDP whose checksum is left to be finished, where it can be.
+    pub unfinished: bool,
 }
 
 /// A VLAN tag.
@@ -326,11 +328,46 @@ impl Frame {
             }
             Body::Other(_) => out.extend(payload),
         }
+        if let (Some((start, at)), Body::Ip(ip)) = (self.to_finish(out.len()), &self.body) {
+            let mut pseudo = [ip.address(ip.ips.0).1, ip.address(ip.ips.1).1].concat();
+            pseudo.extend(((out.len() - start) as u32).to_be_bytes());
+            pseudo.extend([0, 0, 0, ip.proto()]);
+            let [high, low] = checksum(&pseudo);
+            out[start + at..start + at + 2].copy_from_slice(&[!high, !low]);
+        }
         // No port takes less than an Ethernet header.
         if let Some(cut) = self.cut {
             out.truncate(cut.max(14));
         }
         out
+    }
+
+    /// Where the sum of an unfinished checksum of a frame of `frame_len` bytes starts, and how far
+    /// behind it goes.
+    fn to_finish(&self, frame_len: usize) -> Option<(usize, usize)> {
+        let Body::Ip(ip) = &self.body else {
+            return None;
+        };
+        let possible =
+            matches!(ip.l4, L4::Tcp(..) | L4::Udp(_, _, false)) && ip.part == Part::Whole;
+        let (header, at) = ip
+            .checksum_place()
+            .filter(|_| possible && self.unfinished)?;
+        self.cut
+            .is_none()
+            .then_some((frame_len - self.len - header, at))
+    }
+
+    /// The virtio-net header that it is sent with.
+    pub fn header(&self) -> [u8; 12] {
+        let mut header = [0; 12];
+        if let Some((start, at)) = self.to_finish(self.bytes().len()) {
+            // virtio 1.3 §5.1.6: NEEDS_CSUM, csum_start, csum_offset.
+            header[0] = 1;
+            header[6..8].copy_from_slice(&(start as u16).to_le_bytes());
+            header[8..10].copy_from_slice(&(at as u16).to_le_bytes());
+        }
+        header
     }
 
     /// What a rule has made of this frame, but with the transport checksum that it was sent with;
@@ -447,15 +484,18 @@ pub fn frame(ports: usize) -> impl Strategy<Value = Frame> {
     // A source is a station's own address.
     let len = prop_oneof![5 => 26usize..80, 1 => 400usize..500];
     let ends = (0..ports, 0..MACS.len(), 0usize..3);
-    (ends, tags(), body(), len, cut).prop_map(|((port, dst, src), tags, body, len, cut)| Frame {
-        port,
-        dst,
-        src,
-        tags,
-        body,
-        len,
-        cut,
-    })
+    (ends, tags(), body(), len, (cut, prop::bool::weighted(0.2))).prop_map(
+        |((port, dst, src), tags, body, len, (cut, unfinished))| Frame {
+            port,
+            dst,
+            src,
+            tags,
+            body,
+            len,
+            cut,
+            unfinished,
+        },
+    )
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A booted guest that takes orders.
 
 use super::protocol::{Order, Report};
+use super::tunnel;
 use crate::guest::{BOOT, Guest};
 use crate::process::{Process, program};
 use std::io::{BufRead, BufReader, Write};
@@ -20,10 +21,15 @@ impl Kernel {
         let socket = dir.join("port.sock");
         let listener = UnixListener::bind(&socket).expect("socket");
         let script = format!(
-            "load virtio_console tun nft_fwd_netdev sch_ingress cls_flower cls_matchall \
-             act_csum act_ct act_gact act_mirred act_mpls act_pedit act_police act_sample \
-             act_tunnel_key act_vlan\n\
-             chanio-tc-agent /dev/vport0p1 {ports}\n"
+            "load virtio_console tun vxlan geneve ip_gre nft_fwd_netdev sch_ingress cls_flower \
+             cls_matchall act_csum act_ct act_gact act_mirred act_mpls act_pedit act_police \
+             act_sample act_tunnel_key act_vlan\n\
+             chanio-tc-agent /dev/vport0p1 {ports} &\n\
+             until nft list table netdev up > /dev/null 2>&1; do sleep 0.1; done\n\
+             {}\
+             echo 'guest: has its netdevs'\n\
+             wait\n",
+            tunnel::script()
         );
         let mut guest = Guest {
             port: Some(&socket),
@@ -32,7 +38,10 @@ impl Kernel {
             ..Guest::new(dir, &script)
         }
         .boot();
-        guest.wait_output("the agent", 0, BOOT, |t| t.contains("agent: ready"));
+        let ready = ["agent: ready", "guest: has its netdevs"];
+        guest.wait_output("the agent", 0, BOOT, |t| {
+            ready.iter().all(|r| t.contains(r))
+        });
         let (orders, _) = listener.accept().expect("QEMU has connected");
         let reports = BufReader::new(orders.try_clone().expect("socket"));
         Self {

@@ -26,7 +26,7 @@ pub fn order(case: &Case) -> Result<KernelCase, TcError> {
     let chains: BTreeSet<_> = case.rules.iter().map(|rule| rule.chain).collect();
     let frames = case.frames.iter().map(|frame| Sent {
         port: frame.port,
-        hex: to_hex(&[&[0; VNET_HDR][..], &frame.bytes()].concat()),
+        hex: to_hex(&[&frame.header()[..], &frame.bytes()].concat()),
     });
     let order = Order {
         setup: rules.iter().map(|(_, rule)| rule.line.clone()).collect(),

@@ -4,6 +4,7 @@
 //! | file | what lives there |
 //! |---|---|
 //! | [`frame`], [`rule`], [`case`] | random frames and rules out of one small world |
+//! | [`tunnel`] | what rules with tunnels need |
 //! | [`tc`] | a rule in tc's words |
 //! | [`eswitch`], [`kernel_case`] | a case through either side |
 //! | [`compare`] | whether both did the same, and where they are meant not to |
@@ -24,3 +25,4 @@ pub mod protocol;
 pub mod rule;
 pub mod tc;
 pub mod tc_shell;
+pub mod tunnel;

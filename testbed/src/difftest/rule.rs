@@ -1,6 +1,7 @@
 //! Rules in the switch's text form, made for frames of the same small world.
 
 use super::frame::{Body, Frame, Ip, L4, MACS, Part, Tag, frame};
+use super::tunnel;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -35,7 +36,10 @@ impl Rule {
     pub fn rewrites(&self) -> bool {
         let rewrites = |action: &String| {
             let word = action.split(' ').next();
-            matches!(word, Some("pedit" | "mpls" | "vlan" | "csum"))
+            matches!(
+                word,
+                Some("pedit" | "mpls" | "vlan" | "csum" | "tunnel_key")
+            )
         };
         self.actions.iter().any(rewrites)
     }
@@ -295,7 +299,7 @@ fn action(ports: usize, frame: &mut Frame, wish: u64) -> (String, Depth) {
     let mut wish = Wish(wish);
     // With a second tag, what tc takes for the network header is that tag.
     let deep = frame.tags.len() > 1;
-    match wish.below(12) {
+    match wish.below(14) {
         0..=3 => (
             format!("mirror {}", port(wish.below(ports as u64) as usize)),
             Depth::Any,
@@ -316,6 +320,8 @@ fn action(ports: usize, frame: &mut Frame, wish: u64) -> (String, Depth) {
         7 if !deep => (mpls(frame, &mut wish), Depth::Network),
         7..=9 => pedit(frame, &mut wish),
         10 => (police(&mut wish), Depth::Any),
+        11 => ("csum ip4h/icmp/tcp/udp/sctp".to_owned(), Depth::Network),
+        12 if !deep => (tunnel::set(|n| wish.below(n)), Depth::Network),
         _ => {
             let to = port(wish.below(ports as u64) as usize);
             (
@@ -455,6 +461,20 @@ fn munge(frame: &Frame, wish: &mut Wish) -> (String, Depth) {
     }
 }
 
+/// Behind each action that sends in a tunnel the sending, which is out of the uplink, where the
+/// guest's tunnels go, and the end of the tunnel.
+fn in_and_out_of_tunnels(actions: Vec<String>) -> Vec<String> {
+    let all = actions.into_iter().map(|action| {
+        if action.starts_with("tunnel_key set") {
+            let rest = ["mirror uplink", "tunnel_key unset"].map(str::to_owned);
+            [vec![action], rest.to_vec()].concat()
+        } else {
+            vec![action]
+        }
+    });
+    all.flatten().collect()
+}
+
 /// A rule, most likely for one of `frames`; `number` makes its priority one that no other rule of
 /// the case has.
 pub fn rule(ports: usize, number: u16, frames: Vec<Frame>) -> impl Strategy<Value = Rule> {
@@ -476,7 +496,8 @@ pub fn rule(ports: usize, number: u16, frames: Vec<Frame>) -> impl Strategy<Valu
             let actions = actions
                 .into_iter()
                 .map(|wish| action(ports, &mut now, wish));
-            let (mut actions, depths): (Vec<_>, Vec<_>) = actions.unzip();
+            let (actions, depths): (Vec<_>, Vec<_>) = actions.unzip();
+            let mut actions = in_and_out_of_tunnels(actions);
             actions.extend(last);
             if actions.is_empty() {
                 actions.push("pass".to_owned());

@@ -1,5 +1,6 @@
 //! A rule's text form as a line for `tc -batch`.
 
+use super::tunnel;
 use std::collections::BTreeMap;
 
 /// Why a rule cannot be said in tc's words.
@@ -53,8 +54,10 @@ pub fn rule(text: &str) -> Result<TcRule, TcError> {
     let mut line = String::new();
     let mut tc_actions = 0;
     let mut actions = Vec::new();
+    // The netdev of the tunnel that packets are sent in.
+    let mut tunnel = None;
     for part in parts {
-        let words = action(part)?;
+        let words = action(part, &mut tunnel)?;
         actions.push(tc_actions);
         tc_actions += words.len();
         words
@@ -122,6 +125,9 @@ fn protocol<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<(String, String
         }
     };
     if !tagged("vlan_id", "vlan_prio", "vlan_tpid") {
+        if tagged("cvlan_id", "cvlan_prio", "cvlan_tpid") {
+            return Err(TcError::Missing("cvlan_id", "vlan_tpid"));
+        }
         if eth_type.is_some() != get("vlan_id").is_some() {
             return Err(TcError::Missing(
                 "eth_type",
@@ -179,8 +185,15 @@ fn port(name: &str) -> Result<String, TcError> {
 }
 
 /// One action as those of tc that do the same.
-fn action(text: &str) -> Result<Vec<String>, TcError> {
+fn action(text: &str, tunnel: &mut Option<&'static str>) -> Result<Vec<String>, TcError> {
     let words: Vec<_> = text.split_ascii_whitespace().collect();
+    let port = |to: &str| match (*tunnel, to) {
+        // Tunnels are netdevs that send out of the uplink.
+        (Some(netdev), "uplink") => Ok(netdev.to_owned()),
+        (Some(_), _) => Err(TcError::Unknown(format!("a tunnel out of {to}"))),
+        (None, _) => port(to),
+    };
+    let mirror = |to: &str| Ok(format!("mirred egress mirror dev {}", port(to)?));
     Ok(match words[..] {
         ["drop" | "pass" | "trap"] => vec![text.to_owned()],
         ["redirect", to] => vec![format!("mirred egress redirect dev {}", port(to)?)],
@@ -208,16 +221,21 @@ fn action(text: &str) -> Result<Vec<String>, TcError> {
         ["sample", ref sample @ .., "to", to] => {
             vec![format!("sample {} pipe", sample.join(" ")), mirror(to)?]
         }
+        ["tunnel_key", "unset"] => {
+            *tunnel = None;
+            vec![format!("{text} pipe")]
+        }
+        ["tunnel_key", "set", "kind", kind, ..] => {
+            let netdev = tunnel::netdev(kind).ok_or_else(|| TcError::Unknown(text.to_owned()))?;
+            *tunnel = Some(netdev);
+            vec![tunnel::set_for_tc(&words[2..])]
+        }
         _ => return Err(TcError::Unknown(text.to_owned())),
     })
 }
 
 /// What follows a change of a header.
 const CHECKSUMS: &str = "ip4h and icmp and tcp and udp and sctp";
-
-fn mirror(to: &str) -> Result<String, TcError> {
-    Ok(format!("mirred egress mirror dev {}", port(to)?))
-}
 
 #[cfg(test)]
 mod tests {
