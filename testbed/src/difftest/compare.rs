@@ -2,7 +2,6 @@
 
 use super::case::{Case, Outcome};
 use super::eswitch::Run;
-use super::frame::udp6_with_checksum;
 use super::rule::Rule;
 use super::tunnel::settle;
 use std::collections::BTreeSet;
@@ -58,7 +57,7 @@ impl Intended {
                 let change = |(netdev, bytes): &(String, Vec<u8>)| {
                     let changed = match self {
                         Intended::Ip6Fragment => case.frames[n].with_old_checksum(bytes),
-                        _ => udp6_with_checksum(bytes),
+                        _ => case.frames[n].with_udp6_checksum(bytes),
                     };
                     (netdev.clone(), changed.unwrap_or_else(|| bytes.clone()))
                 };
@@ -77,7 +76,8 @@ fn settle_all(came: &Came) -> Came {
 
 /// Which differences together make of what came out of the eswitch what came out of tc.
 fn explained(case: &Case, run: &Run, n: usize, theirs: &Came) -> Option<BTreeSet<Intended>> {
-    let mut came = settle_all(&run.outcome.frames[n]);
+    let settled = settle_all(&run.outcome.frames[n]);
+    let mut came = settled.clone();
     let mut reasons = BTreeSet::new();
     for reason in Intended::ALL {
         if let Some(now) = reason.explain(case, run, n, &came)
@@ -91,8 +91,7 @@ fn explained(case: &Case, run: &Run, n: usize, theirs: &Came) -> Option<BTreeSet
     let same = came.len() == theirs.len()
         && came.iter().zip(theirs).all(|(ours, theirs)| {
             ours == theirs
-                || run.outcome.frames[n].contains(theirs)
-                    && reasons.contains(&Intended::Udp6NoChecksum)
+                || settled.contains(theirs) && reasons.contains(&Intended::Udp6NoChecksum)
         });
     same.then_some(reasons)
 }

@@ -259,33 +259,6 @@ fn crc32c(bytes: &[u8]) -> [u8; 4] {
     (!crc).to_le_bytes()
 }
 
-/// The frame with the checksum that UDP over IPv6 has to have, if it is such a packet without one.
-pub fn udp6_with_checksum(frame: &[u8]) -> Option<Vec<u8>> {
-    let mut at = 12;
-    let eth_type = |at: usize| Some([*frame.get(at)?, *frame.get(at + 1)?]);
-    while matches!(eth_type(at)?, [0x81, 0] | [0x88, 0xa8]) {
-        at += 4;
-    }
-    let ip = frame.get(at + 2..)?;
-    let (mut next, mut offset) = (*ip.get(6)?, 40);
-    if next == 60 {
-        (next, offset) = (*ip.get(40)?, 48);
-    }
-    let udp = ip.get(offset..)?;
-    if eth_type(at)? != [0x86, 0xdd] || next != 17 || udp.get(6..8)? != [0, 0] {
-        return None;
-    }
-    let mut summed = ip[8..40].to_vec();
-    summed.extend((udp.len() as u32).to_be_bytes());
-    summed.extend([0, 0, 0, 17]);
-    summed.extend(udp);
-    let mut out = frame.to_vec();
-    let sum = checksum(&summed);
-    let sum = if sum == [0, 0] { [0xff; 2] } else { sum };
-    out[at + 2 + offset + 6..][..2].copy_from_slice(&sum);
-    Some(out)
-}
-
 impl Ip {
     /// Length of the transport header, and where in it the checksum is.
     fn checksum_place(&self) -> Option<(usize, usize)> {
@@ -368,6 +341,32 @@ impl Frame {
             header[8..10].copy_from_slice(&(at as u16).to_le_bytes());
         }
         header
+    }
+
+    /// What a rule has made of this frame, but with the checksum that UDP over IPv6 has to have;
+    /// only for such packets without one, in a tunnel or not.
+    pub fn with_udp6_checksum(&self, now: &[u8]) -> Option<Vec<u8>> {
+        let Body::Ip(ip) = &self.body else {
+            return None;
+        };
+        if !ip.v6 || ip.part != Part::Whole || !matches!(ip.l4, L4::Udp(_, _, true)) {
+            return None;
+        }
+        // Whatever rules put in front, the end stays where it is.
+        let udp = now.len().checked_sub(8 + self.len)?;
+        let options = if ip.options { 8 } else { 0 };
+        let addresses = udp.checked_sub(options + 32)?;
+        let mut out = now.to_vec();
+        if now[udp + 6..udp + 8] == [0, 0] {
+            let mut summed = now[addresses..addresses + 32].to_vec();
+            summed.extend(((now.len() - udp) as u32).to_be_bytes());
+            summed.extend([0, 0, 0, 17]);
+            summed.extend(&now[udp..]);
+            let sum = checksum(&summed);
+            let sum = if sum == [0, 0] { [0xff; 2] } else { sum };
+            out[udp + 6..udp + 8].copy_from_slice(&sum);
+        }
+        Some(out)
     }
 
     /// What a rule has made of this frame, but with the transport checksum that it was sent with;

@@ -320,8 +320,11 @@ fn action(ports: usize, frame: &mut Frame, wish: u64) -> (String, Depth) {
         7 if !deep => (mpls(frame, &mut wish), Depth::Network),
         7..=9 => pedit(frame, &mut wish),
         10 => (police(&mut wish), Depth::Any),
-        11 => ("csum ip4h/icmp/tcp/udp/sctp".to_owned(), Depth::Network),
-        12 if !deep => (tunnel::set(|n| wish.below(n)), Depth::Network),
+        11 if !deep => ("csum ip4h/icmp/tcp/udp/sctp".to_owned(), Depth::Network),
+        12 if !deep => {
+            let tagged = !frame.tags.is_empty();
+            (tunnel::set(tagged, |n| wish.below(n)), Depth::Network)
+        }
         _ => {
             let to = port(wish.below(ports as u64) as usize);
             (

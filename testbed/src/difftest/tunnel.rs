@@ -38,10 +38,12 @@ pub fn script() -> String {
     )
 }
 
-/// An action that sends what follows in a tunnel; `pick` says how.
-pub fn set(mut pick: impl FnMut(u64) -> u64) -> String {
-    // VXLAN-GPE netdevs carry IP, not Ethernet.
-    let kind = ["vxlan", "geneve", "gre"][pick(3) as usize];
+/// An action that sends what follows, frames with a tag or without, in a tunnel; `pick` says how.
+pub fn set(tagged: bool, mut pick: impl FnMut(u64) -> u64) -> String {
+    // VXLAN-GPE netdevs carry IP, not Ethernet. Those of GRE put the tag into the frame first and
+    // take it for the header whose congestion mark goes on the outside.
+    let kinds = if tagged { 2 } else { 3 };
+    let kind = ["vxlan", "geneve", "gre"][pick(kinds) as usize];
     let mut text = format!(
         "tunnel_key set kind {kind} src_ip {NEAR_IP} dst_ip {FAR_IP} src_mac {} dst_mac {} id {}",
         mac(NEAR_MAC),
