@@ -35,7 +35,8 @@ impl Sender {
 fn senders(bed: &Bed, count: usize) -> Vec<Sender> {
     let options = ClientOptions {
         features: EVENT_IDX,
-        queue_size: 32,
+        // Enough to go on with while the test's own thread does not run.
+        queue_size: if count > 100 { 32 } else { 256 },
         buffer_size: 2048,
         calls: false,
     };

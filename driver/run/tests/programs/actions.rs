@@ -4,8 +4,8 @@ use crate::recorder::{ETH0, REP1, REP2, assert_same, request};
 use chanio_netlink::attr::{Bitfield32, Masked};
 use chanio_netlink::tc::action::{
     Action, Control, Csum, Ct, Gact, HW_STATS_DELAYED, HW_STATS_IMMEDIATE, Kind, Mirred,
-    MirredWhat, Mpls, MplsLabel, MplsWhat, Pedit, PeditCommand, PeditHeader, PeditKey, Random,
-    Sample, Skbedit, TunnelKey, TunnelKeyWhat, TunnelMetadata, Vlan, VlanTag, VlanWhat,
+    MirredWhat, Mpls, MplsLabel, MplsWhat, Pedit, PeditCommand, PeditHeader, PeditKey, Police,
+    Random, Sample, Skbedit, TunnelKey, TunnelKeyWhat, TunnelMetadata, Vlan, VlanTag, VlanWhat,
 };
 use chanio_netlink::tc::flower::{FlowerRule, RuleFlags};
 use chanio_netlink::tc::tunnel_options::{ErspanOption, GeneveOption, TunnelOptions, VxlanOption};
@@ -516,5 +516,57 @@ fn metadata() {
             flags: Some(0x20),
             ..none()
         },
+    );
+}
+/// tc's time in which so many bytes come at so many a second: whole microseconds, 15.625 ticks each.
+fn ticks(bytes: u64, rate: u64) -> u32 {
+    (bytes * 1_000_000 / rate * 1000 / 64) as u32
+}
+
+#[test]
+fn policing() {
+    let police = |words: &str, change: &dyn Fn(&mut Police), exceed| {
+        let mut police = Police::default();
+        change(&mut police);
+        one(&format!("police {words}"), police, exceed);
+    };
+    let mbit = 125_000;
+    let plain = |p: &mut Police| {
+        p.set_rate(mbit, None);
+        p.burst = ticks(10_240, mbit);
+    };
+    police("rate 1mbit burst 10k", &plain, Control::Reclassify);
+    let pipe = |p: &mut Police| {
+        plain(p);
+        p.more.result = Some(Control::Pipe.into());
+    };
+    police(
+        "rate 1mbit burst 10k conform-exceed drop/pipe",
+        &pipe,
+        Control::Shot,
+    );
+    let fast = |p: &mut Police| {
+        p.set_rate(12_500_000_000, None);
+        p.burst = ticks(1 << 20, 12_500_000_000);
+    };
+    police("rate 100gbit burst 1m", &fast, Control::Reclassify);
+    let peak = |p: &mut Police| {
+        p.mtu = 2000;
+        p.set_rate(mbit, Some(2 * mbit));
+        p.burst = ticks(10_240, mbit);
+    };
+    police(
+        "rate 1mbit burst 10k mtu 2000 peakrate 2mbit",
+        &peak,
+        Control::Reclassify,
+    );
+    let packets = |p: &mut Police| {
+        p.more.packet_rate = Some(1000);
+        p.more.packet_burst = Some(ticks(100, 1000).into());
+    };
+    police(
+        "pkts_rate 1000 pkts_burst 100",
+        &packets,
+        Control::Reclassify,
     );
 }
