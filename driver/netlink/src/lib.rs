@@ -13,6 +13,7 @@ mod error;
 pub mod genl;
 pub mod kernel;
 pub mod message;
+pub mod played;
 pub mod tc;
 
 pub use anything::parse_anything;
