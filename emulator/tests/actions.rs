@@ -194,3 +194,47 @@ fn a_rule_that_is_not_used_goes_when_it_asks_for_that() {
     wait_for("the other one, now unused, to go", || ids() == [stays]);
     assert!(begun.elapsed() > std::time::Duration::from_millis(1500));
 }
+
+#[test]
+fn rules_that_name_a_police_index_share_its_bucket() {
+    let bed = Bed::switchdev(1);
+    let (a, mut a_driver) = bed.attached(spec("a"), 0);
+    let (b, mut b_driver) = bed.attached(spec("b"), 0);
+    let from = |(from, to): (u32, u32), police: &str| {
+        rule(&format!(
+            "prio {from} in_port vport:{from} action police {police} action redirect vport:{to}"
+        ))
+    };
+    let (from_a, from_b) = ((a.vport.0, b.vport.0), (b.vport.0, a.vport.0));
+    let reference = || from(from_b, "index 7");
+    let refused = bed.nic.add_rules(vec![reference()]).unwrap_err();
+    let why = "police index: no rule has 7, so its rates have to be given";
+    assert_eq!(refused.to_string(), why);
+    // 300 bytes are there for frames of 60, and no more come while this runs.
+    let full = || from(from_a, "index 7 rate 1bps burst 300");
+    let ids = bed.nic.add_rules(vec![full(), reference()]).unwrap();
+    let (to_b, to_a) = (frame(b.mac, a.mac, &[0; 46]), frame(a.mac, b.mac, &[0; 46]));
+    for _ in 0..4 {
+        send(&mut a_driver, &to_b);
+        send(&mut b_driver, &to_a);
+    }
+    let passed = receive_all(&mut a_driver).len() + receive_all(&mut b_driver).len();
+    assert_eq!(passed, 5);
+    // Another rate for an index in use changes nothing, whatever else is asked for.
+    let other = from(from_a, "index 7 rate 2bps burst 300");
+    let plain = from(from_b, "index 8 rate 1bps burst 300");
+    for replace in [true, false] {
+        let both = vec![plain.clone(), other.clone()];
+        let refused = match replace {
+            true => bed.nic.replace_rules(both),
+            false => bed.nic.add_rules(both),
+        };
+        let why = "police index: rules have 7 with other parameters; without any it is shared";
+        assert_eq!(refused.unwrap_err().to_string(), why);
+    }
+    assert_eq!(bed.nic.rules().len(), 2);
+    // The bucket goes with the last rule that has it.
+    bed.nic.del_rules(&ids).unwrap();
+    assert!(bed.nic.add_rules(vec![reference()]).is_err());
+    bed.nic.add_rules(vec![other]).unwrap();
+}

@@ -121,7 +121,7 @@ fn step(input: &mut Input<'_>, packet: &mut Packet) -> Option<Result<(), DropRea
         8 => packet.tunnel_unset(&TunnelPorts::default()).map(|_| ()),
         9 => packet.nat(&nat(input)),
         10 => packet.mpls_push(&MplsPush {
-            proto: wire::eth_type::MPLS,
+            proto: wire::eth_type::MPLS_UC,
             label: u32::from(input.short()),
             tc: input.byte() & 7,
             ttl: input.byte(),

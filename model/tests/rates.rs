@@ -298,25 +298,24 @@ fn changes_take_hold_at_once() {
     assert_eq!(leaf.ask(SECOND), Ok(u64::MAX), "no ceiling, no debt");
 }
 
-/// Channels that always have something to send. One that now and then has a packet may be taken,
-/// when that is refused, for one that wants its whole share, at the others' cost: up to 15 % of the
-/// ceiling where few channels share it.
+/// Channels that always have something to send, and such that now and then have a packet.
 fn wishes() -> impl Strategy<Value = Vec<(Rates, Option<f64>)>> {
     let share = prop_oneof![2 => Just(0), 1 => 1u64..4];
     let max = prop_oneof![2 => Just(0), 1 => 6u64..30];
-    let one = (share, max, 1u32..10).prop_map(|(share, max, weight)| {
+    let offers = prop_oneof![2 => Just(None), 1 => (0.5f64..20.0).prop_map(Some)];
+    let one = (share, max, 1u32..10, offers).prop_map(|(share, max, weight, offers)| {
         let rates = Rates {
             tx_share: share * MBIT,
             tx_max: max * MBIT,
             ..weighed(weight)
         };
-        (rates, None)
+        (rates, offers.map(|mbit| mbit * MBIT as f64))
     });
     prop::collection::vec(one, 2..12)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn any_mix_gets_what_the_definition_gives_it(

@@ -66,13 +66,22 @@ fn police() -> impl Strategy<Value = Action> {
         meter.mtu = mtu;
         meter
     });
-    (meter, control(), control()).prop_map(|(meter, exceed, conform)| {
-        Action::Police(Box::new(Police {
-            meter,
-            exceed,
-            conform,
-        }))
-    })
+    let index = prop_oneof![2 => Just(0), 1 => any::<u32>()];
+    let whole = (index, meter, control(), control());
+    let whole = whole.prop_map(|(index, meter, exceed, conform)| Police {
+        index,
+        meter,
+        exceed,
+        conform,
+    });
+    let reference = (1u32..).prop_map(|index| Police {
+        index,
+        meter: MeterSpec::default(),
+        exceed: Control::Drop,
+        conform: Control::Pipe,
+    });
+    let police = prop_oneof![4 => whole, 1 => reference];
+    police.prop_map(|police| Action::Police(Box::new(police)))
 }
 
 fn ct() -> impl Strategy<Value = Action> {

@@ -310,6 +310,7 @@ fn case(rng: &mut Rng, policy: Policy, number: &mut u32) -> Case {
         let ends = ends(*number, v6, policy.translation);
         let topics = [
             (6, Topic::Tcp),
+            (4, Topic::Sctp),
             (2, Topic::Udp),
             (2, Topic::Icmp),
             (1, Topic::Other),

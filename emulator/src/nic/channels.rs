@@ -96,7 +96,7 @@ impl Nic {
             .map(|(id, _)| *id)
             .collect();
         for id in &stale {
-            state.rules.remove(id);
+            state.drop_rule(*id);
         }
         // The last sessions end before the ports go, so that nothing restarts a ring.
         let (sessions, ports): (Vec<_>, Vec<_>) =

@@ -3,8 +3,9 @@
 use super::{Nic, Refused, State, check_range, mode_name, seconds, spec::*};
 use crate::datapath::Change;
 use chanio_model::eswitch::{self as model, FdbLimits, Mode};
-use chanio_model::flow::{Rule, RuleSpec, RuleTotals};
+use chanio_model::flow::{Action, Policers, Rule, RuleSpec, RuleTotals};
 use chanio_model::{Mac, Nanos, RuleId, VportId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Nic {
@@ -48,8 +49,8 @@ impl Nic {
         }
         let mut changes = Vec::new();
         if mode_after != mode_now {
-            changes.extend(state.rules.keys().map(|id| model::Change::RemoveRule(*id)));
-            state.rules.clear();
+            let rules = state.take_rules();
+            changes.extend(rules.keys().map(|id| model::Change::RemoveRule(*id)));
             changes.push(model::Change::SetVepa(false));
             changes.push(model::Change::SetMode(mode_after));
         }
@@ -77,16 +78,15 @@ impl Nic {
     pub fn add_rules(&self, specs: Vec<RuleSpec>) -> Result<Vec<RuleId>, Refused> {
         let mut state = self.open()?;
         self.check_rules(&specs, &state, false)?;
-        let mut ids = Vec::with_capacity(specs.len());
-        let mut changes = Vec::with_capacity(specs.len());
+        let rules = self.make_rules(&mut state, specs)?;
+        state.next_rule += rules.len() as u64;
+        let mut ids = Vec::with_capacity(rules.len());
+        let mut changes = Vec::with_capacity(rules.len());
         let now = self.datapath.now();
-        for spec in specs {
-            let id = RuleId(state.next_rule);
-            state.next_rule += 1;
-            let rule = Arc::new(Rule::new(id, spec, self.config.workers)?);
+        for rule in rules {
+            ids.push(rule.id());
             state.put_rule(rule.clone(), now);
             changes.push(Change::Switch(model::Change::AddRule(rule)));
-            ids.push(id);
         }
         self.datapath.apply(&changes);
         Ok(ids)
@@ -98,6 +98,10 @@ impl Nic {
     pub fn replace_rules(&self, specs: Vec<RuleSpec>) -> Result<Vec<RuleId>, Refused> {
         let mut state = self.open()?;
         self.check_rules(&specs, &state, true)?;
+        // Nothing is refused from here on: these keep what the rules will share.
+        let shares = |action: &Action| matches!(action, Action::Police(p) if p.index != 0);
+        let sharing = specs.iter().filter(|spec| spec.actions.iter().any(shares));
+        let held = self.make_rules(&mut state, sharing.cloned())?;
         let now = self.datapath.now();
         let mut ids = Vec::with_capacity(specs.len());
         for spec in specs {
@@ -108,7 +112,7 @@ impl Nic {
                     .map(|rule| rule.id())
             });
             let id = same.unwrap_or(RuleId(state.next_rule));
-            let rule = Arc::new(Rule::new(id, spec, self.config.workers)?);
+            let rule = self.make_rule(&mut state, id, spec)?;
             state.put_rule(rule.clone(), now);
             let change = match same {
                 Some(_) => model::Change::ReplaceRule(rule),
@@ -120,14 +124,50 @@ impl Nic {
             self.datapath.apply(&[Change::Switch(change)]);
             ids.push(id);
         }
+        held.iter().for_each(|rule| state.policers.release(rule));
         Ok(ids)
+    }
+
+    /// All of these, or none.
+    fn make_rules(
+        &self,
+        state: &mut State,
+        specs: impl IntoIterator<Item = RuleSpec>,
+    ) -> Result<Vec<Arc<Rule>>, Refused> {
+        let mut rules = Vec::new();
+        for (id, spec) in (state.next_rule..).map(RuleId).zip(specs) {
+            match self.make_rule(state, id, spec) {
+                Ok(rule) => rules.push(rule),
+                Err(refused) => {
+                    rules.iter().for_each(|rule| state.policers.release(rule));
+                    return Err(refused);
+                }
+            }
+        }
+        Ok(rules)
+    }
+
+    fn make_rule(
+        &self,
+        state: &mut State,
+        id: RuleId,
+        spec: RuleSpec,
+    ) -> Result<Arc<Rule>, Refused> {
+        let shards = self.config.workers;
+        let rule = Rule::with_policers(id, spec, shards, &mut state.policers)?;
+        Ok(Arc::new(rule))
     }
 
     /// Removes rules that were not used for as long as they ask for.
     pub(super) fn expire_rules(&self, now: Nanos) {
         let mut state = self.state.lock();
         let mut changes = Vec::new();
-        let State { timed, rules, .. } = &mut *state;
+        let State {
+            timed,
+            rules,
+            policers,
+            ..
+        } = &mut *state;
         timed.retain(|id, made| {
             let Some(rule) = rules.get(id) else {
                 return false;
@@ -136,6 +176,7 @@ impl Nic {
             let used = rule.totals().last_used.max(*made);
             let idle = timeout != 0 && now.saturating_sub(used) >= timeout;
             if idle {
+                policers.release(rule);
                 rules.remove(id);
                 changes.push(Change::Switch(model::Change::RemoveRule(*id)));
             }
@@ -179,7 +220,7 @@ impl Nic {
         }
         let mut changes = Vec::with_capacity(ids.len());
         for id in ids {
-            if state.rules.remove(id).is_some() {
+            if state.drop_rule(*id).is_some() {
                 changes.push(Change::Switch(model::Change::RemoveRule(*id)));
             }
         }
@@ -190,7 +231,7 @@ impl Nic {
     /// Remove all flow rules; how many there were.
     pub fn flush_rules(&self) -> usize {
         let mut state = self.state.lock();
-        let rules = std::mem::take(&mut state.rules);
+        let rules = state.take_rules();
         let remove = |id: &RuleId| Change::Switch(model::Change::RemoveRule(*id));
         self.datapath
             .apply(&rules.keys().map(remove).collect::<Vec<_>>());
@@ -311,7 +352,22 @@ impl State {
         if rule.spec().idle_timeout != 0 {
             self.timed.insert(rule.id(), now);
         }
-        self.rules.insert(rule.id(), rule);
+        if let Some(old) = self.rules.insert(rule.id(), rule) {
+            self.policers.release(&old);
+        }
+    }
+
+    /// Forgets a rule, if it is there.
+    pub(super) fn drop_rule(&mut self, id: RuleId) -> Option<Arc<Rule>> {
+        let rule = self.rules.remove(&id)?;
+        self.policers.release(&rule);
+        Some(rule)
+    }
+
+    /// Forgets all rules.
+    fn take_rules(&mut self) -> BTreeMap<RuleId, Arc<Rule>> {
+        self.policers = Policers::default();
+        std::mem::take(&mut self.rules)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::port::{
 };
 use crate::vhost::{SessionHandle, VhostServer};
 use chanio_model::eswitch::{self as model, Fdb, FdbLimits, Mode, Switch};
-use chanio_model::flow::Rule;
+use chanio_model::flow::{Policers, Rule};
 use chanio_model::rate::Tree;
 use chanio_model::{ChannelName, Nanos, RuleId, VportId};
 use parking_lot::Mutex;
@@ -62,6 +62,8 @@ struct State {
     queues_used: u64,
     rules: BTreeMap<RuleId, Arc<Rule>>,
     next_rule: u64,
+    /// Meters that rules share.
+    policers: Policers,
     /// Rules with an idle timeout, maybe some that have gone since, and when they were made.
     timed: BTreeMap<RuleId, Nanos>,
     ageing_secs: u32,
@@ -197,6 +199,7 @@ impl Nic {
                 queues_used: 0,
                 rules: BTreeMap::new(),
                 next_rule: 1,
+                policers: Policers::default(),
                 timed: BTreeMap::new(),
                 ageing_secs: config.ageing_secs,
                 rates: Tree::default(),

@@ -36,7 +36,7 @@ pub struct MplsModify {
 }
 
 fn is_mpls(eth_type: u16) -> bool {
-    matches!(eth_type, eth_type::MPLS | eth_type::MPLS_MULTICAST)
+    matches!(eth_type, eth_type::MPLS_UC | eth_type::MPLS_MC)
 }
 
 impl Packet {

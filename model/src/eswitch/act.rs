@@ -6,7 +6,7 @@ use super::walk::Walk;
 use super::{Dest, HeadId, VlanOp};
 use crate::ct::{CtAction, CtPacket};
 use crate::edit::TunnelSet;
-use crate::flow::{Action, Control, Police, Rule, Sample};
+use crate::flow::{Action, Control, Rule, Sample};
 use crate::offload::l3_len;
 use crate::wire::{ETH_HEADER_LEN, VLAN_TAG_LEN};
 use crate::{DropReason, VportId};
@@ -67,10 +67,10 @@ impl<'s, P: Probe> Walk<'_, 's, P> {
             Action::TunnelSet(set) => self.encap = Some(set),
             Action::TunnelUnset => (self.encap, self.tunnel) = (None, None),
             Action::Sample(sample) => self.sample(sample),
-            Action::Police(police) => {
+            Action::Police(_) => {
                 let nth = *meters;
                 *meters += 1;
-                return Ok(self.police(rule, police, nth));
+                return Ok(self.police(rule, nth));
             }
             Action::Ct(ct) => self.track(ct)?,
             _ => self.rewrite(action)?,
@@ -106,20 +106,22 @@ impl<'s, P: Probe> Walk<'_, 's, P> {
         Ok(())
     }
 
-    fn police(&mut self, rule: &Rule, police: &Police, nth: usize) -> Flow {
+    fn police(&mut self, rule: &Rule, nth: usize) -> Flow {
+        // Each police action has one.
+        let Some(policer) = rule.policer(nth) else {
+            return Flow::Go;
+        };
         let now = self.arriving.meta.now;
         let frame = self.l3_len + self.l3_offset() as u32;
-        let conforms = rule.meter(nth).is_none_or(|meter| {
-            if P::DRY {
-                meter.would_conform(self.len, frame, now)
-            } else {
-                meter.conforms(self.len, frame, now)
-            }
-        });
-        let control = if conforms {
-            police.conform
+        let conforms = if P::DRY {
+            policer.meter.would_conform(self.len, frame, now)
         } else {
-            police.exceed
+            policer.meter.conforms(self.len, frame, now)
+        };
+        let control = if conforms {
+            policer.police.conform
+        } else {
+            policer.police.exceed
         };
         Flow::Stop(match control {
             Control::Pipe => return Flow::Go,

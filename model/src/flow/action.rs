@@ -5,7 +5,8 @@ use crate::VportId;
 use crate::ct::{CtAction, CtSpec};
 use crate::edit::{Csums, FieldEdit, MplsModify, MplsPush, TunnelSet, VlanModify, VlanTag};
 use crate::eswitch::MAX_VPORTS;
-use crate::meter::MeterSpec;
+use crate::meter::{MeterError, MeterSpec};
+use crate::wire::eth_type;
 
 /// One step of what a rule does with a packet, in the words of tc.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,10 +54,12 @@ pub enum Action {
     Sample(Sample),
 }
 
-/// A meter of the rule's own, and what follows from it (tc-police(8)).
+/// A meter, and what follows from it (tc-police(8)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Police {
-    /// What conforms.
+    /// Rules that name the same share one bucket; 0: the rule's own.
+    pub index: u32,
+    /// What conforms. Nothing at all: as other rules with this index say.
     pub meter: MeterSpec,
     /// What becomes of a packet that does not.
     pub exceed: Control,
@@ -119,10 +122,10 @@ impl Action {
         !self.is_final() && !matches!(self, Action::Mirror(_) | Action::Sample(_))
     }
 
-    /// The meter it brings.
-    pub(super) fn meter(&self) -> Option<&MeterSpec> {
+    /// The police action that it is.
+    pub(super) fn police(&self) -> Option<&Police> {
         match self {
-            Action::Police(police) => Some(&police.meter),
+            Action::Police(police) => Some(police),
             _ => None,
         }
     }
@@ -140,7 +143,7 @@ impl Action {
             Action::VlanModify(to) => check_tag(to.vid, to.prio),
             Action::MplsPush(push) => check_label(push.proto, push.label, push.tc),
             Action::MplsModify(to) => {
-                check_label(0x8847, to.label.unwrap_or(0), to.tc.unwrap_or(0))
+                check_label(eth_type::MPLS_UC, to.label.unwrap_or(0), to.tc.unwrap_or(0))
             }
             Action::Pedit(edits) if edits.is_empty() => Err(RuleError::NoEdit),
             Action::Pedit(edits) => Ok(edits.iter().try_for_each(FieldEdit::check)?),
@@ -172,7 +175,7 @@ fn check_tag(vid: u16, prio: Option<u8>) -> Result<(), RuleError> {
 }
 
 fn check_label(proto: u16, label: u32, tc: u8) -> Result<(), RuleError> {
-    if !matches!(proto, 0x8847 | 0x8848) {
+    if !matches!(proto, eth_type::MPLS_UC | eth_type::MPLS_MC) {
         return Err(RuleError::Range("mpls protocol"));
     }
     if label > 0xf_ffff {
@@ -213,7 +216,17 @@ fn check_ct(ct: &CtAction) -> Result<(), RuleError> {
 }
 
 impl Police {
+    /// Whether it is one that other rules have told about.
+    pub fn is_reference(&self) -> bool {
+        self.index != 0 && self.meter == MeterSpec::default()
+    }
+
     fn check(&self) -> Result<(), RuleError> {
+        if self.is_reference() {
+            let plain = (self.exceed, self.conform) == (Control::Drop, Control::Pipe);
+            // What follows was told with the rates.
+            return plain.then_some(()).ok_or(MeterError::Nothing.into());
+        }
         self.meter.check()?;
         for control in [self.exceed, self.conform] {
             if let Control::Goto(to) = control {

@@ -1,8 +1,9 @@
 //! A rule in the tables, with its counters.
 
-use super::{Action, RuleError, RuleSpec};
-use crate::meter::Meter;
+use super::policers::Policer;
+use super::{Action, Policers, RuleError, RuleSpec};
 use crate::{Nanos, RuleId};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// One worker's counters of one rule, on a cache line of their own.
@@ -48,22 +49,31 @@ pub struct Rule {
     /// rule gets to its last action.
     by_action: Box<[RuleCounter]>,
     /// Of the police actions, in order.
-    meters: Box<[Meter]>,
+    policers: Box<[Arc<Policer>]>,
 }
 
 impl Rule {
-    /// A rule to be counted by `shards` workers. Refused if the specification is not
-    /// [well formed](RuleSpec::check).
+    /// A rule to be counted by `shards` workers, that shares no meter with another. Refused if the
+    /// specification is not [well formed](RuleSpec::check).
     pub fn new(id: RuleId, spec: RuleSpec, shards: usize) -> Result<Self, RuleError> {
+        Self::with_policers(id, spec, shards, &mut Policers::default())
+    }
+
+    /// The same, but police actions with an index are those of other rules made with `policers`,
+    /// where the rule is to be [released](Policers::release) in the end.
+    pub fn with_policers(
+        id: RuleId,
+        spec: RuleSpec,
+        shards: usize,
+        policers: &mut Policers,
+    ) -> Result<Self, RuleError> {
         spec.check()?;
         let counters = |n| {
             std::iter::repeat_with(RuleCounter::default)
                 .take(n)
                 .collect()
         };
-        let meters = spec.actions.iter().filter_map(Action::meter);
-        let meters: Result<_, _> = meters.map(|spec| Meter::new(*spec, 0)).collect();
-        let meters = meters?;
+        let policers = policers.take(&spec.actions)?;
         let counted = if spec.actions.iter().any(Action::may_stop) {
             spec.actions.len()
         } else {
@@ -74,13 +84,18 @@ impl Rule {
             spec,
             counters: counters(shards),
             by_action: counters(counted * shards),
-            meters,
+            policers,
         })
     }
 
-    /// The meter of the police action that is the `nth` of its rule.
-    pub(crate) fn meter(&self, nth: usize) -> Option<&Meter> {
-        self.meters.get(nth)
+    /// Its police actions, in order.
+    pub(super) fn policers(&self) -> impl Iterator<Item = &Arc<Policer>> {
+        self.policers.iter()
+    }
+
+    /// The police action that is the `nth` of its rule.
+    pub(crate) fn policer(&self, nth: usize) -> Option<&Policer> {
+        self.policers.get(nth).map(Arc::as_ref)
     }
 
     /// Its identity.

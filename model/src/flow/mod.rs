@@ -7,6 +7,7 @@
 //! | `action` | what a rule does |
 //! | `rule` | a rule as it is asked for |
 //! | `installed` | a rule in the tables, with its counters |
+//! | `policers` | the meters of rules, and those that rules share |
 //! | `tables` | tuple-space search |
 //! | [`mod@reference`] | the same by asking every rule in turn |
 //! | [`text`] | a rule as text, in the words of tc-flower |
@@ -17,6 +18,7 @@ mod ct_key;
 mod installed;
 mod key;
 mod matches;
+mod policers;
 pub mod reference;
 mod rule;
 mod tables;
@@ -28,6 +30,7 @@ pub use ct_key::{CtKey, CtState};
 pub use installed::{Rule, RuleCounter, RuleTotals};
 pub use key::{FlowKey, KeyFlags, MPLS_MAX};
 pub use matches::{Inner, Masked, Match, More, PortRange, Seen};
+pub use policers::Policers;
 pub use rule::{DEFAULT_PRIORITY, MAX_CHAIN, RuleError, RuleSpec};
 pub use tables::{Looks, Tables};
 pub use text::{MAX_RULE_TEXT, NameOfPort, PortNames, RuleTextError};

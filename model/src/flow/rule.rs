@@ -103,6 +103,12 @@ pub enum RuleError {
     /// A meter that measures nothing.
     #[error("police: {0}")]
     Meter(#[from] MeterError),
+    /// A police action is referred to that there is not.
+    #[error("police index: no rule has {0}, so its rates have to be given")]
+    NoPolice(u32),
+    /// Rates or verdicts that are not those of the rules that have it.
+    #[error("police index: rules have {0} with other parameters; without any it is shared")]
+    PoliceTaken(u32),
     /// No such vport can exist.
     #[error("action: vport {} is out of range, allowed are 0 to {}", .0.0, MAX_VPORTS - 1)]
     Target(VportId),

@@ -12,9 +12,12 @@ use std::sync::Arc;
 const SHARED_PATIENCE: Nanos = 2 * EPOCH;
 /// The same where only control can.
 const OWN_PATIENCE: Nanos = 100 * EPOCH;
-/// For how long at most a leaf that was refused counts as one that wants to send, since it may
-/// have lost its packets by then.
-const LONGEST_WISH: Nanos = 2_000 * EPOCH;
+/// For how long at most a leaf that was refused counts as one that wants to send. It asks again far
+/// sooner, unless its worker does not run or its packets are gone.
+const LONGEST_WISH: Nanos = 50 * EPOCH;
+/// For how long it goes on counting as that once it got leave: if it has more than it may send, it
+/// is refused again by then, and if not, the others miss what it does not use.
+const AFTERMATH: Nanos = EPOCH;
 
 /// Leaves that send below a node with a ceiling and are not known to the scheduler yet.
 pub(super) type Arrivals = Mutex<Vec<Arc<Class>>>;
@@ -28,10 +31,11 @@ pub(super) struct ClassState {
     /// As control has set them; the parent below is what counts.
     pub(super) rates: Rates,
     pub(super) parent: Option<Arc<Class>>,
-    /// Of a node, filled at its ceiling. Of a leaf, at its ceiling, or below a node with one, at
-    /// the rate that the scheduler has given it.
-    pub(super) bucket: Bucket,
-    /// Leaf: its rate is the scheduler's.
+    /// Filled at its ceiling.
+    pub(super) ceiling: Bucket,
+    /// Leaf below a node with a ceiling: filled at the rate that the scheduler has given it.
+    pub(super) share: Bucket,
+    /// Leaf: it is below such a node.
     pub(super) shared: bool,
     /// Leaf: the scheduler knows of it.
     pub(super) active: bool,
@@ -55,7 +59,8 @@ impl Class {
         Arc::new(Self(Mutex::new(ClassState {
             rates: Rates::default(),
             parent: None,
-            bucket: Bucket::new(0.0, now),
+            ceiling: Bucket::new(0.0, now),
+            share: Bucket::new(0.0, now),
             shared: false,
             active: false,
             sent: 0,
@@ -71,9 +76,7 @@ impl Class {
 
     pub(super) fn set(&self, rates: &Rates, parent: Option<Arc<Class>>, now: Nanos) {
         let mut class = self.lock();
-        if !class.shared {
-            class.bucket.set_rate(rates.tx_max as f64, now);
-        }
+        class.ceiling.set_rate(rates.tx_max as f64, now);
         class.rates = rates.clone();
         class.parent = parent;
     }
@@ -116,18 +119,22 @@ impl Leaf {
         };
         for_ceilings(&leaf, |node| {
             shared = true;
-            look(&mut node.bucket);
+            look(&mut node.ceiling);
         });
         self.share(&mut leaf, shared, now);
-        if shared || leaf.has_ceiling() {
-            look(&mut leaf.bucket);
+        if shared {
+            look(&mut leaf.share);
+        }
+        if leaf.has_ceiling() {
+            look(&mut leaf.ceiling);
         }
         if room > 0.0 {
+            leaf.waits_until = leaf.waits_until.min(now + AFTERMATH);
             // Saturates where there is no limit.
             return Ok(room.ceil() as u64);
         }
         let ready = ready.max(now + 1);
-        leaf.waits_until = ready.min(now + LONGEST_WISH) + 2 * EPOCH;
+        leaf.waits_until = now + LONGEST_WISH;
         let patience = if shared {
             SHARED_PATIENCE
         } else {
@@ -140,9 +147,12 @@ impl Leaf {
     pub fn charge(&self, bytes: u64) {
         let mut leaf = self.class.lock();
         leaf.sent += bytes;
-        for_ceilings(&leaf, |node| node.bucket.charge(bytes));
-        if leaf.shared || leaf.has_ceiling() {
-            leaf.bucket.charge(bytes);
+        for_ceilings(&leaf, |node| node.ceiling.charge(bytes));
+        if leaf.shared {
+            leaf.share.charge(bytes);
+        }
+        if leaf.has_ceiling() {
+            leaf.ceiling.charge(bytes);
         }
     }
 
@@ -151,12 +161,7 @@ impl Leaf {
         leaf.asked_at = now;
         if leaf.shared != shared {
             leaf.shared = shared;
-            let own = if shared {
-                0.0
-            } else {
-                leaf.rates.tx_max as f64
-            };
-            leaf.bucket.set_rate(own, now);
+            leaf.share.set_rate(0.0, now);
         }
         if shared && !leaf.active {
             leaf.active = true;

@@ -21,13 +21,25 @@ const USAGE_TIME: f64 = 0.01;
 const HEADROOM: f64 = 1.1;
 /// What all who send less than they could have beside that, of a node's ceiling.
 const NOVICES: f64 = 0.1;
-/// What a node saves on purpose, as time at its ceiling, seconds. More than that in its bucket, and
-/// not everything was sent that could be: more is given. Less, and less.
+/// What a ceiling saves on purpose, as time at its rate, seconds. More than that in its bucket, and
+/// not everything was sent that could be: more is given. Less, and less. Those of nodes make up for
+/// what some were given and did not use, those of leaves for when others needed their part of it.
 const RESERVE: f64 = 0.005;
 /// The time in which a difference from the reserve is made good, seconds.
 const CORRECTION_TIME: f64 = 0.01;
 /// What is given less or more for that, at most, of the ceiling.
 const CORRECTION: (f64, f64) = (-0.1, 0.25);
+
+/// What a leaf may have, or a node may divide, for its ceiling to be met over time.
+fn corrected(state: &mut ClassState, now: Nanos) -> f64 {
+    let max = match state.rates.tx_max {
+        0 => return f64::INFINITY,
+        max => max as f64,
+    };
+    let (less, more) = CORRECTION;
+    let surplus = state.ceiling.tokens(now) - RESERVE * max;
+    max + (surplus / CORRECTION_TIME).clamp(less * max, more * max)
+}
 
 /// What workers ask, and control changes.
 #[derive(Debug)]
@@ -119,21 +131,26 @@ struct Entry {
     first: Option<u32>,
     next: Option<u32>,
     claim: Claim,
-    /// Own ceiling, bytes per second; infinite: none.
+    /// What it may have now, as far as the own ceiling goes, bytes per second; infinite: it has
+    /// none.
     max: f64,
     /// The lowest ceiling from here up.
     limit: f64,
-    /// What those below may have, as far as the own ceiling goes.
-    capacity: f64,
     granted: f64,
 }
 
 impl Entry {
-    fn new(class: &Arc<Class>, state: &ClassState, parent: Option<u32>) -> Self {
-        let rates = &state.rates;
-        let max = match rates.tx_max {
+    fn new(class: &Arc<Class>, state: &mut ClassState, parent: Option<u32>, now: Nanos) -> Self {
+        let max = match state.rates.tx_max {
             0 => f64::INFINITY,
             max => max as f64,
+        };
+        let rates = &state.rates;
+        let claim = Claim {
+            share: rates.tx_share as f64,
+            want: 0.0,
+            weight: f64::from(rates.tx_weight),
+            priority: rates.tx_priority,
         };
         Self {
             class: class.clone(),
@@ -141,15 +158,9 @@ impl Entry {
             parent,
             first: None,
             next: None,
-            claim: Claim {
-                share: rates.tx_share as f64,
-                want: 0.0,
-                weight: f64::from(rates.tx_weight),
-                priority: rates.tx_priority,
-            },
-            max,
+            claim,
+            max: corrected(state, now),
             limit: max,
-            capacity: max,
             granted: f64::INFINITY,
         }
     }
@@ -168,7 +179,7 @@ impl Work {
             if entry.usage.is_some() {
                 let mut leaf = entry.class.lock();
                 if leaf.shared {
-                    leaf.bucket.set_rate(entry.granted, now);
+                    leaf.share.set_rate(entry.granted, now);
                 }
             }
         }
@@ -195,7 +206,7 @@ impl Work {
             }
             let above = leaf.parent.clone();
             let parent = above.map(|node| self.node(&node, now));
-            let mut entry = Entry::new(&class, &leaf, parent);
+            let mut entry = Entry::new(&class, &mut leaf, parent, now);
             entry.usage = Some(if waits { f64::INFINITY } else { leaf.usage });
             drop(leaf);
             self.entries.push(entry);
@@ -212,13 +223,7 @@ impl Work {
         }
         let mut node = class.lock();
         let parent = node.parent.clone().map(|above| self.node(&above, now));
-        let mut entry = Entry::new(class, &node, parent);
-        if entry.max.is_finite() {
-            let (less, more) = CORRECTION;
-            let surplus = node.bucket.tokens(now) - RESERVE * entry.max;
-            let correction = surplus / CORRECTION_TIME;
-            entry.capacity += correction.clamp(less * entry.max, more * entry.max);
-        }
+        let mut entry = Entry::new(class, &mut node, parent, now);
         if let Some(parent) = parent {
             entry.limit = entry.limit.min(self.entries[parent as usize].limit);
         }
@@ -270,7 +275,7 @@ impl Work {
             claims.push(entries[at as usize].claim);
             child = entries[at as usize].next;
         }
-        let capacity = entries[node].granted.min(entries[node].capacity);
+        let capacity = entries[node].granted.min(entries[node].max);
         if members.is_empty() || capacity.is_infinite() {
             return;
         }

@@ -36,16 +36,12 @@ pub mod eth_type {
     pub const IPV6: u16 = 0x86dd;
     /// An 802.1Q customer tag.
     pub const VLAN: u16 = 0x8100;
-    /// MPLS, unicast.
+    /// MPLS.
     pub const MPLS_UC: u16 = 0x8847;
-    /// MPLS, multicast.
+    /// MPLS with labels given upstream (RFC 5332).
     pub const MPLS_MC: u16 = 0x8848;
     /// An 802.1ad service tag.
     pub const QINQ: u16 = 0x88a8;
-    /// MPLS.
-    pub const MPLS: u16 = 0x8847;
-    /// MPLS with labels given upstream (RFC 5332).
-    pub const MPLS_MULTICAST: u16 = 0x8848;
 }
 
 /// IP protocol numbers (IANA).

@@ -5,10 +5,12 @@
 //! |---|---|
 //! | `frame` | frames with right lengths and checksums |
 //! | `tcp` | TCP: from well-behaved to absurd |
+//! | `sctp` | SCTP, likewise |
 //! | `datagrams` | UDP, ICMP, ICMP errors, other protocols |
 
 mod datagrams;
 mod frame;
+mod sctp;
 mod tcp;
 
 use crate::wire::ip_proto;
@@ -115,6 +117,8 @@ pub struct Said {
 pub enum Topic {
     /// TCP.
     Tcp,
+    /// SCTP.
+    Sctp,
     /// UDP, and ICMP errors about it.
     Udp,
     /// The same with UDP-Lite.
@@ -129,6 +133,7 @@ pub enum Topic {
 pub fn conversation(rng: &mut Rng, ends: &Ends, topic: Topic, frames: usize) -> Vec<Said> {
     match topic {
         Topic::Tcp => tcp::conversation(rng, ends, frames),
+        Topic::Sctp => sctp::conversation(rng, ends, frames),
         Topic::Udp => datagrams::udp(rng, ends, ip_proto::UDP, frames),
         Topic::UdpLite => datagrams::udp(rng, ends, ip_proto::UDPLITE, frames),
         Topic::Icmp => datagrams::icmp(rng, ends, frames),

@@ -58,6 +58,7 @@
 //! | `tunnel_key set kind KIND src_ip A dst_ip A [src_mac M] [dst_mac M] [id N] [dst_port N] [tos N\|inherit] [ttl N] [nofrag] [nocsum] [flow_label N] [geneve_opts …] [vxlan_opts N] [payload ip]` | send it in a tunnel from here on |
 //! | `tunnel_key unset` | forget the tunnel it came in, and the one it was to travel in |
 //! | `police rate R burst BYTES [peakrate R] [mtu N] [conform-exceed E/C]`, `police pkts_rate N pkts_burst N …` | `drop` what exceeds, `pipe` the rest; or `pass`, `goto:N` |
+//! | `police index N …`, `police index N` | the same, of which rules with this index share one; rates come with the first |
 //! | `ct [commit] [force] [zone N] [mark X/M] [label X/M] [nat [src\|dst addr A-A [port N-N]]]`, `ct clear` | connection tracking |
 //! | `sample rate N group N to PORT` | send a copy of one in N |
 //!

@@ -293,6 +293,11 @@ mod tests {
                  action police pkts_rate 5 pkts_burst 1 conform-exceed goto:3/pass",
             ),
             (
+                "action police index 3 rate 8kbit burst 2000 action police index 3",
+                "prio 49152 action police index 3 rate 1000bps burst 2000 \
+                 conform-exceed drop/pipe action police index 3",
+            ),
+            (
                 "action ct zone 5 commit mark 1/1 nat src addr 10.0.0.1-10.0.0.9 port 5-6 \
                  action ct nat action ct clear action goto chain 1",
                 "prio 49152 action ct commit zone 5 mark 1/0x1 nat src addr 10.0.0.1-10.0.0.9 \

@@ -244,9 +244,6 @@ fn read_police(police: &action::Police, tc: &Tc) -> Result<Action, NotOffloaded>
     if police.more.average_rate.is_some() {
         return Err(unsupported("police avrate"));
     }
-    if tc.generic.binds > 1 {
-        return Err(unsupported("police shared by several filters"));
-    }
     let rate = police.bytes_per_second();
     let peak = police
         .more
@@ -271,15 +268,23 @@ fn read_police(police: &action::Police, tc: &Tc) -> Result<Action, NotOffloaded>
             other => return Err(unsupported(format!("police verdict {other:?}"))),
         })
     };
-    Ok(Action::Police(Box::new(Police {
+    let mut out = Police {
+        // The kernel gives each an index; filters that are told it share the action.
+        index: tc.generic.index,
         meter: MeterSpec {
             bytes,
             packets,
             mtu,
         },
-        exceed: then(tc.generic.control)?,
-        conform: then(police.conform())?,
-    })))
+        exceed: Then::Drop,
+        conform: Then::Pipe,
+    };
+    // Where only the index is given, the verdicts are those of the action that has it.
+    if !out.is_reference() {
+        out.exceed = then(tc.generic.control)?;
+        out.conform = then(police.conform())?;
+    }
+    Ok(Action::Police(Box::new(out)))
 }
 
 fn read_ct(ct: &Ct) -> Result<CtAction, NotOffloaded> {

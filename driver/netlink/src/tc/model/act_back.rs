@@ -244,7 +244,9 @@ fn write_police(police: &chanio_model::flow::Police) -> Tc {
         kind.more.packet_burst = Some(ticks(packets.burst, packets.rate));
     }
     kind.more.result = Some(then(police.conform).into());
-    Tc::new(kind, then(police.exceed))
+    let mut tc = Tc::new(kind, then(police.exceed));
+    tc.generic.index = police.index;
+    tc
 }
 
 fn write_ct(ct: &CtAction) -> action::Ct {

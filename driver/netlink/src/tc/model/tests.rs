@@ -157,6 +157,8 @@ fn actions_come_back() {
             .into(),
         "action police rate 100gbit burst 1000000 conform-exceed drop/pass".into(),
         "action police pkts_rate 1000 pkts_burst 100 conform-exceed goto:4/pipe".into(),
+        "action police index 9 rate 1mbit burst 10000 action redirect p2".into(),
+        "action police index 9".into(),
         "action sample rate 10 group 7 to p3 action redirect p2".into(),
     ] {
         there_and_back(&format!("in_port p1 {words}"));

@@ -8,6 +8,7 @@ use std::fmt;
 
 const RATE: &str =
     "a rate: a number and bit, kbit, mbit or gbit (a second), or bps (bytes a second)";
+const INDEX: &str = "a number from 1 to 4294967295";
 const BURST: &str = "a number of bytes of at most 32 bits";
 
 /// Units of a rate: a number of them is multiplied by the first and divided by the second to be
@@ -24,9 +25,15 @@ const UNITS: [(&str, u64, u64); 5] = [
 pub(super) fn read(reader: &mut Reader<'_>) -> Read<Action> {
     let (mut rate, mut burst, mut peak, mut mtu) = (None, None, None, None);
     let (mut packet_rate, mut packet_burst) = (None, None);
+    let mut index = 0;
     let (mut exceed, mut conform) = (Control::Drop, Control::Pipe);
     loop {
-        if reader.accept("rate") {
+        if reader.accept("index") {
+            index = reader.number("police index", INDEX)?;
+            if index == 0 {
+                return bad("police index", "0", INDEX);
+            }
+        } else if reader.accept("rate") {
             rate = Some(read_rate(reader, "police rate")?);
         } else if reader.accept("burst") {
             burst = Some(reader.number("police burst", BURST)?);
@@ -68,6 +75,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Read<Action> {
         }
     };
     Ok(Action::Police(Box::new(Police {
+        index,
         meter: MeterSpec {
             bytes,
             packets,
@@ -109,6 +117,12 @@ impl fmt::Display for Control {
 
 pub(super) fn write(line: &mut Line<'_, '_>, police: &Police) -> fmt::Result {
     line.word("police")?;
+    if police.index != 0 {
+        line.put("index", police.index)?;
+    }
+    if police.is_reference() {
+        return Ok(());
+    }
     let MeterSpec {
         bytes,
         packets,

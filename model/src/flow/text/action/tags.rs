@@ -6,6 +6,7 @@ use super::super::reader::{Read, Reader, bad, number};
 use super::super::{name_of, value_of};
 use crate::edit::{MplsModify, MplsPush, VlanModify, VlanProto, VlanTag};
 use crate::flow::Action;
+use crate::wire;
 use std::fmt;
 
 const VID: &str = "a number from 0 to 4094";
@@ -100,8 +101,8 @@ pub(super) fn read_mpls(reader: &mut Reader<'_>) -> Read<Action> {
             let Some(label) = to.label else {
                 return bad("mpls label", "", "a number from 0 to 1048575");
             };
-            let proto = proto.unwrap_or(crate::wire::eth_type::MPLS_UC);
-            if !matches!(proto, 0x8847 | 0x8848) {
+            let proto = proto.unwrap_or(wire::eth_type::MPLS_UC);
+            if !matches!(proto, wire::eth_type::MPLS_UC | wire::eth_type::MPLS_MC) {
                 return bad("mpls protocol", &EthType(proto).to_string(), PROTO);
             }
             Ok(Action::MplsPush(MplsPush {
