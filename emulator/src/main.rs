@@ -33,7 +33,7 @@ struct Args {
     /// Netdevs for vports: auto (if the machine can), tap, off [default: auto]
     #[arg(long, value_name = "KIND")]
     representors: Option<RepresentorMode>,
-    /// The wire: none, tap:IF, packet:IF, pcap:FILE [default: none]
+    /// The wire: none, tap:IF, packet:IF, xdp:IF, pcap:FILE [default: none]
     #[arg(long, value_name = "WIRE")]
     uplink: Option<UplinkSpec>,
     /// TOML file with [nic], [eswitch], [[channel]], [[flow]], [[fdb]]

@@ -12,8 +12,25 @@ fn ip(words: &str) {
     run(Command::new("ip").args(words.split_whitespace()));
 }
 
+/// A veth hands over what a netdev with a wire would have finished: checksums, and tags where they
+/// belong. XDP cannot be told what is missing.
+fn finish_what_is_sent(world: &Netns) {
+    for feature in ["tx", "txvlan"] {
+        world.run(&["ethtool", "-K", "eth0", feature, "off"]);
+    }
+}
+
 #[test]
 fn a_container_reaches_the_wire_through_af_packet() {
+    a_container_reaches_the_wire(UplinkSpec::Packet("wire0".into()));
+}
+
+#[test]
+fn a_container_reaches_the_wire_through_af_xdp() {
+    a_container_reaches_the_wire(UplinkSpec::Xdp("wire0".into()));
+}
+
+fn a_container_reaches_the_wire(uplink: UplinkSpec) {
     if !chanio_testbed::can_run() {
         return;
     }
@@ -24,7 +41,9 @@ fn a_container_reaches_the_wire_through_af_packet() {
     ip("link set wire0 up");
     world.run(&["ip", "addr", "add", "10.9.0.254/24", "dev", "eth0"]);
     world.run(&["ip", "link", "set", "eth0", "up"]);
-    let uplink = UplinkSpec::Packet("wire0".into());
+    if matches!(uplink, UplinkSpec::Xdp(_)) {
+        finish_what_is_sent(&world);
+    }
     let bed = Bed::with_uplink(dir.path(), RepresentorMode::Tap, uplink);
     let ch = bed.add(vec![container("red", "red", "10.9.0.1/24", 1)]);
     red.run(&["ping", "-c", "3", "-i", "0.2", "-W", "3", "10.9.0.254"]);
@@ -59,6 +78,14 @@ fn a_container_reaches_the_wire_through_af_packet() {
     let wire = bed.stats(chanio_model::VportId::UPLINK);
     println!("{red_stats:?}\n{wire:?}");
     assert!(wire.rx.packets > 100 && wire.tx.packets > 10);
+    for netns in [&red, &world] {
+        let errors = netns.run(&["nstat", "-az", "TcpInCsumErrors", "IpInDiscards"]);
+        let errors = errors
+            .lines()
+            .skip(1)
+            .flat_map(|l| l.split_whitespace().nth(1));
+        assert!(errors.clone().count() == 2 && errors.clone().all(|n| n == "0"));
+    }
     bed.nic.shutdown();
     assert!(!std::path::Path::new("/sys/class/net/c0p0").exists());
 }
@@ -219,6 +246,15 @@ fn a_vepa_sends_its_own_traffic_through_the_neighbour_switch() {
 
 #[test]
 fn a_port_vlan_is_on_the_wire_and_not_in_the_container_and_spoofing_is_nowhere() {
+    a_port_vlan(UplinkSpec::Packet("wire0".into()));
+}
+
+#[test]
+fn a_port_vlan_is_on_the_wire_of_af_xdp() {
+    a_port_vlan(UplinkSpec::Xdp("wire0".into()));
+}
+
+fn a_port_vlan(uplink: UplinkSpec) {
     if !chanio_testbed::can_run() {
         return;
     }
@@ -226,7 +262,9 @@ fn a_port_vlan_is_on_the_wire_and_not_in_the_container_and_spoofing_is_nowhere()
     let dir = tempfile::tempdir().unwrap();
     let red = Netns::new("red");
     let world = wire_to_a_switch();
-    let uplink = UplinkSpec::Packet("wire0".into());
+    if matches!(uplink, UplinkSpec::Xdp(_)) {
+        finish_what_is_sent(&world);
+    }
     let bed = Bed::with_uplink(dir.path(), RepresentorMode::Off, uplink);
     let ch = bed.add(vec![ChannelSpec {
         vlan: chanio_model::Vlan::new(7),
@@ -317,4 +355,38 @@ fn the_host_is_on_the_wire_of_a_tap_uplink() {
     );
     bed.nic.shutdown();
     assert!(!Path::new("/sys/class/net/wire0").exists());
+}
+
+#[test]
+fn what_af_xdp_cannot_have_is_said() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    isolate();
+    let world = Netns::new("world");
+    ip("link add wire0 type veth peer name eth0 netns world");
+    let open = |name: &str| {
+        let spec: UplinkSpec = format!("xdp:{name}").parse().unwrap();
+        chanio_emu::port::Uplink::open(&spec)
+    };
+    let why = |name: &str| open(name).unwrap_err().to_string();
+    assert!(why("nothing").contains("xdp:nothing is not allowed, must be a netdev that exists"));
+    assert!(why("lo").contains("an Ethernet netdev"));
+    ip("link set wire0 mtu 3803");
+    let too_long = why("wire0");
+    assert!(
+        too_long.contains("MTU is at most 3802, this one has 3803"),
+        "{too_long}"
+    );
+    ip("link set wire0 mtu 3802");
+    world.run(&["ip", "link", "set", "eth0", "mtu", "3802"]);
+    let first = open("wire0").unwrap();
+    let again = why("wire0");
+    assert!(again.contains("no other AF_XDP socket has"), "{again}");
+    drop(first);
+    // Nothing was left behind.
+    let second = open("wire0").unwrap();
+    assert!(run(Command::new("ip").args(["link", "show", "wire0"])).contains("xdp"));
+    drop(second);
+    assert!(!run(Command::new("ip").args(["link", "show", "wire0"])).contains("xdp"));
 }

@@ -2,10 +2,13 @@
 
 use super::classify::Delivery;
 use super::frame::{Bytes, Frame, Leaving, MAX_LEAVING};
+use super::outbox::{self, Outbox, Way};
 use super::published::Config;
 use super::watch::Watch;
 use crate::capture::Point;
-use crate::port::{Channel, Counted, Endpoint, Port, RxQueue, SendError, Uplink};
+use crate::port::{
+    Attached, Channel, Counted, Endpoint, Netdev, Port, RxQueue, SendError, Uplink, Uring,
+};
 use crate::ring::{Filling, Notifier, Reserve, RingFault, RxScratch};
 use crate::vhost::Device;
 use chanio_model::DropReason;
@@ -15,7 +18,7 @@ use chanio_model::offload::{
 };
 use chanio_model::rss::{PacketHash, Rss};
 use parking_lot::MutexGuard;
-use std::io::{self, IoSlice};
+use std::io;
 
 /// The worker's memory for delivering.
 pub struct Deliverer {
@@ -27,8 +30,11 @@ pub struct Deliverer {
     scratch: RxScratch,
     /// A share again, by ring.
     spread: Vec<Delivery>,
+    outbox: Outbox,
     /// How the worker calls drivers.
     pub notifier: Notifier,
+    /// How it serves TAPs; `None`: frame by frame.
+    pub uring: Option<Uring>,
 }
 
 /// The frames that deliveries are about.
@@ -65,7 +71,7 @@ impl<'b, 'a> Classified<'b, 'a> {
 
     /// The frame as it is to be delivered.
     #[inline]
-    fn leaving(&self, delivery: &Delivery) -> Leaving<'b> {
+    pub fn leaving(&self, delivery: &Delivery) -> Leaving<'b> {
         let edited = self.heads.get(delivery.head);
         self.frame(delivery).leaving(edited, delivery.vlan)
     }
@@ -84,11 +90,11 @@ impl<'b, 'a> Classified<'b, 'a> {
 }
 
 /// How one frame, or one segment of it, fared at a destination.
-type Sent = Result<(), DropReason>;
+pub type Sent = Result<(), DropReason>;
 
 /// What came of one frame at a destination: as many frames as it had to be cut into.
 #[derive(Clone, Copy, Default)]
-struct Fared {
+pub struct Fared {
     packets: u64,
     bytes: u64,
     lost: Option<(DropReason, u64)>,
@@ -101,7 +107,7 @@ impl Fared {
     }
 
     /// A frame of this length that had to be sent as one.
-    fn whole(sent: Sent, bytes: usize) -> Self {
+    pub fn whole(sent: Sent, bytes: usize) -> Self {
         let mut fared = Self::default();
         fared.add(sent, bytes, 1);
         fared
@@ -121,14 +127,16 @@ impl Fared {
 }
 
 impl Deliverer {
-    pub fn new(worker: usize) -> io::Result<Self> {
+    pub fn new(worker: usize, uring: Option<Uring>) -> io::Result<Self> {
         Ok(Self {
             worker,
             flat: vec![0; MAX_LEAVING],
             segment: vec![0; MAX_LEAVING],
             scratch: RxScratch::default(),
             spread: Vec::new(),
+            outbox: Outbox::default(),
             notifier: Notifier::new()?,
+            uring,
         })
     }
 
@@ -170,99 +178,115 @@ impl Deliverer {
     fn give_port(&mut self, share: &[Delivery], burst: Classified<'_, '_>, port: &Port) {
         match &port.endpoint {
             Endpoint::Rings(channel) => self.fill_rings(share, burst, port, channel),
-            Endpoint::Netdev(netdev) => {
-                let taps = &netdev.queues;
-                let rss = (taps.len() > 1).then(|| netdev.steering.spread());
-                let rss = rss.flatten();
-                for delivery in share {
-                    let pair = match taps.len() as u16 {
-                        1 => 0,
-                        pairs => burst.pair(delivery, rss.as_deref(), pairs),
-                    };
-                    let tap = &taps[usize::from(pair)];
-                    let leaving = burst.leaving(delivery);
-                    let send = |b: &[IoSlice<'_>]| tap.send(b).map_err(port_reason);
-                    let fared = self.give_netdev(&leaving, tap.offloads(), send);
-                    let counters = &port.counters;
-                    counters.count_queue(pair, false, fared.packets, fared.bytes);
-                    self.count(port, Counted::Rx, fared);
-                    burst.show(port, Point::ToPort, Some(pair), delivery, fared.sent());
-                }
-            }
+            Endpoint::Netdev(netdev) => self.give_taps(share, burst, port, netdev),
             Endpoint::Uplink(Uplink::None) => {
                 self.all_lost(share, burst, port, DropReason::UplinkAbsent);
             }
+            Endpoint::Uplink(Uplink::Xdp(wire)) => {
+                let worker = self.worker;
+                let local = (&mut self.flat[..], &mut self.segment[..]);
+                outbox::give_xdp(
+                    share,
+                    burst,
+                    wire.begin(worker),
+                    local,
+                    |delivery, fared| {
+                        count(worker, port, Counted::Rx, fared);
+                        burst.show(port, Point::ToPort, None, delivery, fared.sent());
+                    },
+                );
+            }
             Endpoint::Uplink(uplink) => {
-                for delivery in share {
-                    let leaving = burst.leaving(delivery);
-                    let offloads = uplink.offloads();
-                    let send = |b: &[IoSlice<'_>]| uplink.send(b).map_err(port_reason);
-                    let fared = self.give_netdev(&leaving, offloads, send);
-                    self.count(port, Counted::Rx, fared);
-                    burst.show(port, Point::ToPort, None, delivery, fared.sent());
-                }
+                let worker = self.worker;
+                self.give_netdev(
+                    share,
+                    burst,
+                    uplink.into(),
+                    port_reason,
+                    |delivery, fared| {
+                        count(worker, port, Counted::Rx, fared);
+                        burst.show(port, Point::ToPort, None, delivery, fared.sent());
+                    },
+                );
             }
         }
+    }
+
+    fn give_taps(
+        &mut self,
+        share: &[Delivery],
+        burst: Classified<'_, '_>,
+        port: &Port,
+        netdev: &Attached,
+    ) {
+        let taps = &netdev.queues;
+        let rss = (taps.len() > 1).then(|| netdev.steering.spread()).flatten();
+        let spread = (rss.as_deref(), taps.len() as u16);
+        self.by_pair(share, burst, spread, |this, share, pair| {
+            let worker = this.worker;
+            let tap = Netdev::Tap(&taps[usize::from(pair)]);
+            this.give_netdev(share, burst, tap, port_reason, |delivery, fared| {
+                let counters = &port.counters;
+                counters.count_queue(pair, false, fared.packets, fared.bytes);
+                count(worker, port, Counted::Rx, fared);
+                burst.show(port, Point::ToPort, Some(pair), delivery, fared.sent());
+            });
+        });
     }
 
     fn give_representor(&mut self, share: &[Delivery], burst: Classified<'_, '_>, port: &Port) {
         let Some(representor) = &port.representor else {
             return self.all_lost(share, burst, port, DropReason::NoRepresentor);
         };
-        let tap = &representor.tap;
-        for delivery in share {
-            let leaving = burst.leaving(delivery);
-            let send = |b: &[IoSlice<'_>]| {
-                tap.send(b).map_err(|error| match error {
-                    SendError::Full => DropReason::RepresentorFull,
-                    _ => DropReason::RepresentorDown,
-                })
-            };
-            let fared = self.give_netdev(&leaving, tap.offloads(), send);
-            self.count(port, Counted::RepresentorRx, fared);
+        let (worker, tap) = (self.worker, Netdev::Tap(&representor.tap));
+        self.give_netdev(share, burst, tap, representor_reason, |delivery, fared| {
+            count(worker, port, Counted::RepresentorRx, fared);
             burst.show(port, Point::ToHost, None, delivery, fared.sent());
-        }
-    }
-
-    fn count(&self, port: &Port, what: Counted, fared: Fared) {
-        let Fared {
-            packets,
-            bytes,
-            lost,
-        } = fared;
-        port.counters.count(self.worker, what, packets, bytes);
-        if let Some((reason, packets)) = lost {
-            port.counters.lose(self.worker, reason, packets);
-        }
+        });
     }
 
     fn give_netdev(
         &mut self,
-        leaving: &Leaving<'_>,
-        takes: RxOffloads,
-        send: impl Fn(&[IoSlice<'_>]) -> Sent,
-    ) -> Fared {
-        let offload = leaving.offload();
-        if let Bytes::Local(source) = leaving.source()
-            && offload.fits(takes)
-        {
-            // From where it was read to: no copy of ours.
-            let mut header = [0; VNET_HDR_LEN];
-            offload.to_hdr(takes).write(&mut header);
-            let mut tag = [0; 4];
-            let [a, b, c] = leaving.head_pieces(&mut tag);
-            let (offset, len) = leaving.tail();
-            let tail = &source[offset..offset + len];
-            let sent = send(&[&header[..], a, b, c, tail].map(IoSlice::new));
-            return Fared::whole(sent, leaving.len());
-        }
-        let flat = leaving.flatten(&mut self.flat);
-        finish(flat, offload, takes, &mut self.segment, |header, bytes| {
-            send(&[IoSlice::new(header), IoSlice::new(bytes)])
-        })
+        share: &[Delivery],
+        burst: Classified<'_, '_>,
+        to: Netdev<'_>,
+        why: fn(SendError) -> DropReason,
+        fared: impl FnMut(&Delivery, Fared),
+    ) {
+        let way = Way {
+            to,
+            why,
+            uring: self.uring.as_mut(),
+            local: (&mut self.flat, &mut self.segment),
+        };
+        self.outbox.give(share, burst, way, fared);
     }
 
-    /// Flows are spread over a channel's rings; frames of one flow stay in order.
+    /// Gives a share pair by pair: flows are spread over them, frames of one flow stay in order.
+    fn by_pair(
+        &mut self,
+        share: &[Delivery],
+        burst: Classified<'_, '_>,
+        (rss, pairs): (Option<&Rss>, u16),
+        mut give: impl FnMut(&mut Self, &[Delivery], u16),
+    ) {
+        if pairs <= 1 {
+            return give(self, share, 0);
+        }
+        let mut spread = std::mem::take(&mut self.spread);
+        spread.clear();
+        spread.extend(share.iter().map(|delivery| {
+            let pair = burst.pair(delivery, rss, pairs);
+            let order = u64::from(pair) << 16 | u64::from(delivery.frame);
+            Delivery { order, ..*delivery }
+        }));
+        spread.sort_unstable_by_key(|d| d.order);
+        for share in spread.chunk_by(|a, b| a.order >> 16 == b.order >> 16) {
+            give(self, share, (share[0].order >> 16) as u16);
+        }
+        self.spread = spread;
+    }
+
     fn fill_rings(
         &mut self,
         share: &[Delivery],
@@ -271,24 +295,12 @@ impl Deliverer {
         channel: &Channel,
     ) {
         let pairs = channel.rx_pairs();
-        if pairs <= 1 {
-            let ring = channel.rx(0).filter(|_| pairs == 1);
-            return self.fill_ring(share, burst, port, (0, ring), channel);
-        }
-        let rss = channel.steering().spread();
-        let mut spread = std::mem::take(&mut self.spread);
-        spread.clear();
-        spread.extend(share.iter().map(|delivery| {
-            let pair = burst.pair(delivery, rss.as_deref(), pairs);
-            let order = u64::from(pair) << 16 | u64::from(delivery.frame);
-            Delivery { order, ..*delivery }
-        }));
-        spread.sort_unstable_by_key(|d| d.order);
-        for share in spread.chunk_by(|a, b| a.order >> 16 == b.order >> 16) {
-            let pair = (share[0].order >> 16) as u16;
-            self.fill_ring(share, burst, port, (pair, channel.rx(pair)), channel);
-        }
-        self.spread = spread;
+        let rss = (pairs > 1).then(|| channel.steering().spread()).flatten();
+        let spread = (rss.as_deref(), pairs);
+        self.by_pair(share, burst, spread, |this, share, pair| {
+            let ring = channel.rx(pair).filter(|_| pair < pairs);
+            this.fill_ring(share, burst, port, (pair, ring), channel);
+        });
     }
 
     fn fill_ring(
@@ -471,7 +483,7 @@ fn put(
 
 /// Give a frame to a receiver that takes it as it is, or do in software what the receiver does
 /// not: the checksum, or segments with theirs. Ends at the first piece that is not taken.
-fn finish(
+pub fn finish(
     flat: &mut [u8],
     offload: Offload,
     takes: RxOffloads,
@@ -506,7 +518,22 @@ fn finish(
     Fared::whole(give(&header, flat), flat.len())
 }
 
-fn port_reason(error: SendError) -> DropReason {
+fn count(worker: usize, port: &Port, what: Counted, fared: Fared) {
+    port.counters
+        .count(worker, what, fared.packets, fared.bytes);
+    if let Some((reason, packets)) = fared.lost {
+        port.counters.lose(worker, reason, packets);
+    }
+}
+
+fn representor_reason(error: SendError) -> DropReason {
+    match error {
+        SendError::Full => DropReason::RepresentorFull,
+        _ => DropReason::RepresentorDown,
+    }
+}
+
+pub fn port_reason(error: SendError) -> DropReason {
     match error {
         SendError::Full => DropReason::PortFull,
         SendError::TooBig => DropReason::MtuExceeded,

@@ -9,6 +9,7 @@ mod classify;
 mod deliver;
 mod explain;
 mod frame;
+mod outbox;
 mod published;
 mod receive;
 mod source;
@@ -23,6 +24,7 @@ pub use waker::Waker;
 pub use worker::Worker;
 
 use crate::capture::Captures;
+use crate::port::Uring;
 use chanio_model::eswitch::{self, Fdb, RxMode, Switch, VportConfig};
 use chanio_model::rate::Scheduler;
 use chanio_model::{Mac, Nanos, VportId};
@@ -92,10 +94,12 @@ impl Datapath {
             stopping: AtomicBool::new(false),
             epoch: Instant::now(),
         });
+        let urings = open_urings(workers);
         let workers = readers
             .into_iter()
+            .zip(urings)
             .enumerate()
-            .map(|(index, reader)| Worker::new(index, reader, datapath.clone()))
+            .map(|(index, (reader, uring))| Worker::new(index, reader, datapath.clone(), uring))
             .collect::<Result<_, _>>()?;
         Ok((datapath, workers))
     }
@@ -204,6 +208,15 @@ impl Datapath {
         ))]);
         Ok(())
     }
+}
+
+/// What each worker serves netdevs with; none of them has a ring where one cannot have it.
+fn open_urings(workers: usize) -> Vec<Option<Uring>> {
+    let opened: Result<Vec<_>, _> = (0..workers).map(|_| Uring::open().map(Some)).collect();
+    opened.unwrap_or_else(|why| {
+        tracing::warn!("TAPs are read and written frame by frame: {why}");
+        (0..workers).map(|_| None).collect()
+    })
 }
 
 impl Drop for Workers {

@@ -7,14 +7,14 @@ use super::frame::{Bytes, Frame, NO_SNAPSHOT, Snapshot};
 use super::published::Config;
 use super::source::Source;
 use super::watch::Watch;
-use crate::port::{Channel, Endpoint, Port, RECV_BUF_LEN, Tap};
+use crate::port::uplink::XdpPort;
+use crate::port::{Channel, Endpoint, Inbox, Netdev, Port, Tap, Uplink, Uring};
 use crate::ring::{BURST, Burst};
 use crate::vhost::Device;
 use arrayvec::ArrayVec;
 use chanio_model::offload::VNET_HDR_LEN;
 use chanio_model::{Nanos, VportId};
 use std::io;
-use std::ops::Range;
 
 /// What came of serving a source.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,27 +48,18 @@ pub struct Receiver {
     worker: usize,
     burst: Burst,
     snapshots: Box<[Snapshot; BURST]>,
-    /// Where frames from netdevs are read to, one behind the other, so that small ones share pages
-    /// and large ones do not push each other out of the cache.
-    buffer: Vec<u8>,
-    /// Where each of them is in there.
-    places: ArrayVec<Range<usize>, BURST>,
+    /// Where frames from netdevs are read to.
+    inbox: Inbox,
     onward: Onward,
 }
 
 /// What happens to a burst once it is here.
 struct Onward {
+    worker: usize,
     classifier: Classifier,
     deliveries: Vec<Delivery>,
     deliverer: Deliverer,
 }
-
-/// Bytes for the frames of a burst from a netdev. It ends when there is no room for one more of
-/// the longest: after a few of these, or 32 of those that fit a usual MTU.
-const BUFFER: usize = 4 * RECV_BUF_LEN;
-
-/// Bytes of a line of the cache.
-const LINE: usize = 64;
 
 /// What a burst is forwarded by.
 #[derive(Clone, Copy)]
@@ -83,17 +74,17 @@ struct Context<'a> {
 }
 
 impl Receiver {
-    pub fn new(worker: usize) -> io::Result<Self> {
+    pub fn new(worker: usize, uring: Option<Uring>) -> io::Result<Self> {
         Ok(Self {
             worker,
             burst: Burst::default(),
             snapshots: Box::new([NO_SNAPSHOT; BURST]),
-            buffer: vec![0; BUFFER],
-            places: ArrayVec::new(),
+            inbox: Inbox::default(),
             onward: Onward {
+                worker,
                 classifier: Classifier::new(worker),
                 deliveries: Vec::new(),
-                deliverer: Deliverer::new(worker)?,
+                deliverer: Deliverer::new(worker, uring)?,
             },
         })
     }
@@ -125,7 +116,9 @@ impl Receiver {
         };
         match (source, &port.endpoint) {
             (Source::Representor(_), _) => match &port.representor {
-                Some(representor) => self.serve_netdev(context, BURST, |b| representor.tap.recv(b)),
+                Some(representor) => {
+                    self.serve_netdev(context, BURST, Netdev::Tap(&representor.tap))
+                }
                 None => Progress::Asleep,
             },
             (Source::Queue(_, pair), Endpoint::Rings(channel)) => {
@@ -137,8 +130,9 @@ impl Receiver {
                     None => Progress::Asleep,
                 }
             }
+            (Source::Uplink, Endpoint::Uplink(Uplink::Xdp(wire))) => self.serve_xdp(context, wire),
             (Source::Uplink, Endpoint::Uplink(uplink)) => {
-                self.serve_netdev(context, BURST, |b| uplink.recv(b))
+                self.serve_netdev(context, BURST, uplink.into())
             }
             _ => Progress::Asleep,
         }
@@ -210,8 +204,8 @@ impl Receiver {
             Ok(quota) => quota,
             Err(until) => return Progress::Parked(until),
         };
-        let progress = self.serve_netdev(context, quota.packets, |b| tap.recv(b));
-        let lengths = self.places.iter().map(|place| place.len());
+        let progress = self.serve_netdev(context, quota.packets, Netdev::Tap(tap));
+        let lengths = self.inbox.lengths();
         let lengths = lengths.map(|len| len.saturating_sub(VNET_HDR_LEN));
         let bytes = lengths.clone().sum::<usize>() as u64;
         let counters = &context.port.counters;
@@ -220,44 +214,45 @@ impl Receiver {
         progress
     }
 
+    /// Frames stay where the kernel has put them until they are delivered.
+    fn serve_xdp(&mut self, context: Context<'_>, wire: &XdpPort) -> Progress {
+        let (mut worked, mut more) = (false, false);
+        for queue in 0..wire.queues() {
+            let taken = wire.receive(queue, BURST, |frames| {
+                let snapshots = &mut *self.snapshots;
+                self.onward
+                    .forward_local(context, frames.iter().copied(), snapshots);
+                frames.len()
+            });
+            worked |= taken > 0;
+            more |= taken == BURST;
+        }
+        if more {
+            Progress::Worked
+        } else {
+            Progress::Drained { worked }
+        }
+    }
+
     fn serve_netdev(
         &mut self,
         context: Context<'_>,
         at_most: usize,
-        recv: impl Fn(&mut [u8]) -> io::Result<Option<usize>>,
+        netdev: Netdev<'_>,
     ) -> Progress {
-        self.places.clear();
-        let (mut drained, mut at) = (false, 0);
-        while !drained && self.places.len() < at_most {
-            let Some(room) = self.buffer.get_mut(at..at + RECV_BUF_LEN) else {
-                break;
-            };
-            match recv(room) {
-                Ok(Some(len)) => {
-                    let end = at + len.min(RECV_BUF_LEN);
-                    self.places.push(at..end);
-                    at = end.next_multiple_of(LINE);
-                }
-                Ok(None) => drained = true,
-                Err(error) => {
-                    // The netdev is gone or broken; what removes the port comes from elsewhere.
-                    tracing::debug!(vport = %context.port.id, %error, "receive");
-                    drained = true;
-                }
-            }
-        }
-        let mut frames = ArrayVec::<Frame<'_>, BURST>::new();
-        for (place, snapshot) in self.places.iter().zip(self.snapshots.iter_mut()) {
-            let bytes = Bytes::Local(&self.buffer[place.clone()]);
-            match Frame::snapshot(bytes, VNET_HDR_LEN, snapshot) {
-                Ok(frame) => frames.push(frame),
-                Err(reason) => context.port.counters.lose(self.worker, reason, 1),
-            }
-        }
-        self.onward.forward(context, &mut frames);
+        let uring = self.onward.deliverer.uring.as_mut();
+        let drained = self.inbox.fill(netdev, at_most, uring);
+        let drained = drained.unwrap_or_else(|error| {
+            // The netdev is gone or broken; what removes the port comes from elsewhere.
+            tracing::debug!(vport = %context.port.id, %error, "receive");
+            true
+        });
+        let snapshots = &mut *self.snapshots;
+        self.onward
+            .forward_local(context, self.inbox.frames(), snapshots);
         if drained {
             Progress::Drained {
-                worked: !self.places.is_empty(),
+                worked: self.inbox.lengths().len() > 0,
             }
         } else {
             Progress::Worked
@@ -266,6 +261,23 @@ impl Receiver {
 }
 
 impl Onward {
+    /// Forwards frames that are in memory of ours, each behind its virtio-net header.
+    fn forward_local<'f>(
+        &mut self,
+        context: Context<'_>,
+        from: impl Iterator<Item = &'f [u8]>,
+        snapshots: &mut [Snapshot; BURST],
+    ) {
+        let mut frames = ArrayVec::<Frame<'_>, BURST>::new();
+        for (frame, snapshot) in from.zip(snapshots) {
+            match Frame::snapshot(Bytes::Local(frame), VNET_HDR_LEN, snapshot) {
+                Ok(frame) => frames.push(frame),
+                Err(reason) => context.port.counters.lose(self.worker, reason, 1),
+            }
+        }
+        self.forward(context, &mut frames);
+    }
+
     fn forward(&mut self, context: Context<'_>, frames: &mut [Frame<'_>]) {
         if frames.is_empty() {
             return;

@@ -9,7 +9,7 @@ use super::published::Reader;
 use super::receive::{Progress, Receiver};
 use super::source::Source;
 use super::waker::WAKE;
-use crate::port::Endpoint;
+use crate::port::{Endpoint, Uring};
 use chanio_model::Nanos;
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use rustc_hash::FxHashSet;
@@ -55,7 +55,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(index: usize, reader: Reader, datapath: Arc<Datapath>) -> io::Result<Self> {
+    pub(super) fn new(
+        index: usize,
+        reader: Reader,
+        datapath: Arc<Datapath>,
+        uring: Option<Uring>,
+    ) -> io::Result<Self> {
         Ok(Self {
             index,
             reader,
@@ -65,7 +70,7 @@ impl Worker {
             parked: BinaryHeap::new(),
             parkings: 0,
             posts: Vec::new(),
-            receiver: Receiver::new(index)?,
+            receiver: Receiver::new(index, uring)?,
             balance: Balance::new(index),
         })
     }

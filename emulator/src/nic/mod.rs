@@ -425,8 +425,8 @@ fn watch(datapath: &Datapath, port: &Port) -> Result<(), Refused> {
             }
         }
         Endpoint::Uplink(uplink) => {
-            // A capture has no descriptor and waits for `Nic::play`.
-            if let Some(fd) = uplink.as_fd() {
+            // A capture has none and waits for `Nic::play`.
+            for fd in uplink.fds() {
                 watch(fd, Source::Uplink)?;
             }
         }

@@ -49,6 +49,8 @@ pub enum UplinkSpec {
     Tap(String),
     /// An existing netdev, through AF_PACKET.
     Packet(String),
+    /// An existing netdev, through AF_XDP.
+    Xdp(String),
     /// Frames of `input` (pcap or pcapng) arrive in order; frames sent are appended to `output`.
     Pcap {
         /// Played once when the uplink comes up; `None`: nothing arrives.

@@ -2,6 +2,7 @@
 //!
 //! | module | what lives there |
 //! |---|---|
+//! | [`burst`] | the frames of a burst to and from a netdev, in few system calls |
 //! | `channel` | a channel that is a vhost-user device |
 //! | `counters` | what passed a port and what was lost |
 //! | `limiter` | whether its queues may be served now |
@@ -10,12 +11,13 @@
 //! | [`netdev`] | changing and watching netdevs over netlink, thousands at a time |
 //! | [`representor`] | the host netdevs of vports |
 //! | [`mod@attach`] | a channel as a multi-queue TAP inside a container's network namespace |
-//! | [`uplink`] | the wire: TAP, AF_PACKET or capture files |
+//! | [`uplink`] | the wire: TAP, AF_PACKET, AF_XDP or capture files |
 //!
 //! Every port takes and gives frames with a 12-byte virtio-net header in front, little-endian
 //! (virtio 1.3 §5.1.6), so that an unfinished checksum or a whole TCP segment train passes as it is.
 
 pub mod attach;
+pub mod burst;
 mod channel;
 mod counters;
 mod ifname;
@@ -31,6 +33,7 @@ mod tun_ioctl;
 pub mod uplink;
 
 pub use attach::{Attached, TapSpec, attach};
+pub use burst::{Inbox, Netdev, Uring};
 pub use channel::{Channel, DeviceSettings, RxQueue, TxQueue};
 pub use counters::{Counted, Counters};
 pub use ifname::{IfName, IfNameError};

@@ -90,14 +90,18 @@ impl Tap {
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
         match (&self.file).read(buf) {
             Ok(len) => {
-                // The kernel steps over num_buffers, which no netdev has, without writing it.
-                if let Some(num_buffers) = buf.get_mut(10..VNET_HDR_LEN) {
-                    num_buffers.fill(0);
-                }
+                Self::complete_header(buf);
                 Ok(Some(len))
             }
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(err) => Err(err),
+        }
+    }
+
+    /// Fills in what the kernel steps over without writing it: num_buffers, which no netdev has.
+    pub(super) fn complete_header(frame: &mut [u8]) {
+        if let Some(num_buffers) = frame.get_mut(10..VNET_HDR_LEN) {
+            num_buffers.fill(0);
         }
     }
 

@@ -31,7 +31,7 @@ fn udp(n: u8) -> Vec<u8> {
 fn all_frames(port: &Uplink) -> Vec<Vec<u8>> {
     let mut buf = vec![0xee; RECV_BUF_LEN];
     let mut frames = Vec::new();
-    assert!(port.as_fd().is_none());
+    assert!(port.fds().is_empty());
     while port.has_more() {
         let len = port.recv(&mut buf).unwrap().unwrap();
         assert_eq!(buf[..12], [0; 12]);

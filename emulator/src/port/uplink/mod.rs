@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `spec` | the text form of `--uplink` |
 //! | `packet` | an existing netdev through AF_PACKET; `packet_sys` has its system calls |
+//! | `xdp` | an existing netdev through AF_XDP: `bpf` the program in it, `umem` memory and rings |
 //! | `capture_in`, `capture_out` | capture files in place of a wire |
 
 mod capture_in;
@@ -11,11 +12,13 @@ mod capture_out;
 mod packet;
 mod packet_sys;
 mod spec;
+mod xdp;
 
 pub use capture_in::{CaptureError, CaptureIn};
 pub use capture_out::CaptureOut;
 pub use packet::PacketPort;
 pub use spec::UplinkSpecError;
+pub use xdp::{Sending, XdpPort};
 
 use super::{SendError, Tap};
 use crate::nic::Refused;
@@ -35,6 +38,8 @@ pub enum Uplink {
     Tap(Tap),
     /// A netdev of the host.
     Packet(PacketPort),
+    /// A netdev of the host, taken from the stack.
+    Xdp(Box<XdpPort>),
     /// Capture files in its place.
     Capture(Box<CaptureFiles>),
 }
@@ -65,6 +70,7 @@ impl Uplink {
             UplinkSpec::None => Ok(Uplink::None),
             UplinkSpec::Tap(name) => Ok(Uplink::Tap(Tap::create(&ifname(name)?)?)),
             UplinkSpec::Packet(name) => Ok(Uplink::Packet(PacketPort::open(&ifname(name)?)?)),
+            UplinkSpec::Xdp(name) => Ok(Uplink::Xdp(Box::new(XdpPort::open(&ifname(name)?)?))),
             UplinkSpec::Pcap { input, output } => {
                 let input = input.as_deref().map(CaptureIn::open).transpose();
                 let input = input.map_err(|err| Refused::Invalid {
@@ -94,6 +100,7 @@ impl Uplink {
             Uplink::None => Ok(None),
             Uplink::Tap(tap) => tap.recv(buf),
             Uplink::Packet(port) => port.recv(buf),
+            Uplink::Xdp(port) => Ok(port.recv(buf)),
             Uplink::Capture(files) => match &files.input {
                 Some(input) => input.lock().recv(buf).map_err(|error| {
                     // Said once: it has ended now.
@@ -115,6 +122,7 @@ impl Uplink {
             Uplink::None => Ok(()),
             Uplink::Tap(tap) => tap.send(frame),
             Uplink::Packet(port) => port.send(frame),
+            Uplink::Xdp(port) => port.send(frame),
             Uplink::Capture(files) => match &files.output {
                 Some(output) => output.lock().send(frame),
                 None => Ok(()),
@@ -122,12 +130,13 @@ impl Uplink {
         }
     }
 
-    /// What to wait on for frames; `None`: see [`Uplink::has_more`].
-    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+    /// What to wait on for frames; nothing: see [`Uplink::has_more`].
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         match self {
-            Uplink::None | Uplink::Capture(_) => None,
-            Uplink::Tap(tap) => Some(tap.as_fd()),
-            Uplink::Packet(port) => Some(port.as_fd()),
+            Uplink::None | Uplink::Capture(_) => Vec::new(),
+            Uplink::Tap(tap) => vec![tap.as_fd()],
+            Uplink::Packet(port) => vec![port.as_fd()],
+            Uplink::Xdp(port) => port.fds().collect(),
         }
     }
 
@@ -148,16 +157,19 @@ impl Uplink {
             Uplink::None => RxOffloads::ALL,
             Uplink::Tap(tap) => tap.offloads(),
             Uplink::Packet(port) => port.offloads(),
-            Uplink::Capture(_) => RxOffloads::default(),
+            Uplink::Xdp(_) | Uplink::Capture(_) => RxOffloads::default(),
         }
     }
 
     /// Frames that the netdev had and that never came out of [`Uplink::recv`], by reason.
     pub fn lost(&self) -> Vec<(DropReason, u64)> {
-        match self {
-            Uplink::Packet(port) => port.lost().into_iter().filter(|(_, n)| *n > 0).collect(),
+        let mut lost = match self {
+            Uplink::Packet(port) => port.lost().to_vec(),
+            Uplink::Xdp(port) => port.lost().to_vec(),
             _ => Vec::new(),
-        }
+        };
+        lost.retain(|(_, n)| *n > 0);
+        lost
     }
 
     /// Writes out what a capture file has buffered; to be called now and then when nothing is

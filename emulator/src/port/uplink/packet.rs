@@ -2,8 +2,9 @@
 //! the host, as before), and what is sent goes out. Frames to be segmented pass whole, and VLAN
 //! tags that the kernel took off are put back.
 
-use super::packet_sys;
+use super::packet_sys::{self, Received};
 use crate::nic::Refused;
+use crate::port::burst::{Gathering, Outcomes};
 use crate::port::{IfName, SendError};
 use arrayvec::ArrayVec;
 use chanio_model::DropReason;
@@ -13,6 +14,7 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const KERNEL_HDR_LEN: usize = 10;
 /// Both Ethernet addresses; a VLAN tag comes behind them.
 const MACS_LEN: usize = 12;
+/// A room that has a place for each part of a frame.
+const SHORTEST_ROOM: usize = VNET_HDR_LEN + MACS_LEN + VLAN_TAG_LEN;
 /// Waiting frames, bytes: what arrives while all workers are busy for some milliseconds.
 const RECV_BUFFER: usize = 8 << 20;
 /// Slices of a frame for which sending needs no allocation.
@@ -92,20 +96,43 @@ impl PacketPort {
     /// # Errors
     /// The system's.
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
-        const FRAME: usize = VNET_HDR_LEN;
-        let short = || io::Error::new(io::ErrorKind::InvalidInput, "the buffer is too short");
+        let mut len = None;
+        let rooms = (1, buf.len());
+        self.recv_each(buf, rooms, |place| len = Some(place.len()))?;
+        Ok(len)
+    }
+
+    /// Receives up to `n` frames, each into the next `stride` bytes of `rooms`, and tells where they
+    /// are; returns whether nothing is left.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(in crate::port) fn recv_each(
+        &self,
+        rooms: &mut [u8],
+        (n, stride): (usize, usize),
+        mut got: impl FnMut(Range<usize>),
+    ) -> io::Result<bool> {
+        if stride < SHORTEST_ROOM {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the buffer is too short",
+            ));
+        }
         for _ in 0..MAX_SKIPPED {
-            let (header, frame) = buf.split_at_mut_checked(FRAME).ok_or_else(short)?;
-            // A tag to be put back needs room, so the buffer is not offered to its end.
-            let room = frame.len().checked_sub(VLAN_TAG_LEN).ok_or_else(short)?;
-            let mut slices = [
-                IoSliceMut::new(&mut header[..KERNEL_HDR_LEN]),
-                IoSliceMut::new(&mut frame[..room]),
-            ];
-            let received = match packet_sys::recv(self.fd.as_fd(), &mut slices) {
+            let slices = rooms.chunks_exact_mut(stride).take(n).map(|room| {
+                let (header, frame) = room.split_at_mut(VNET_HDR_LEN);
+                // A tag to be put back needs room, so the buffer is not offered to its end.
+                let room = frame.len() - VLAN_TAG_LEN;
+                [
+                    IoSliceMut::new(&mut header[..KERNEL_HDR_LEN]),
+                    IoSliceMut::new(&mut frame[..room]),
+                ]
+            });
+            let received = match packet_sys::recv_each(self.fd.as_fd(), slices.collect()) {
                 Ok(received) => received,
                 Err(err) => match err.raw_os_error() {
-                    Some(libc::EAGAIN) => return Ok(None),
+                    Some(libc::EAGAIN) => return Ok(true),
                     // Told once when the netdev goes down; it may come back.
                     Some(libc::ENETDOWN) => continue,
                     // A frame to be segmented in a way that virtio-net cannot say; it is gone.
@@ -116,26 +143,22 @@ impl PacketPort {
                     _ => return Err(err),
                 },
             };
-            // Nothing shorter than an Ethernet header comes from an Ethernet netdev.
-            let Some(len) = received
-                .len
-                .checked_sub(KERNEL_HDR_LEN)
-                .filter(|n| *n > MACS_LEN)
-            else {
-                continue;
-            };
-            host_order_to_little_endian(&mut header[..KERNEL_HDR_LEN]);
-            header[KERNEL_HDR_LEN..].fill(0);
-            let Some((tpid, tci)) = received.vlan else {
-                return Ok(Some(FRAME + len));
-            };
-            frame.copy_within(MACS_LEN..len, MACS_LEN + VLAN_TAG_LEN);
-            frame[MACS_LEN..MACS_LEN + 2].copy_from_slice(&tpid.to_be_bytes());
-            frame[MACS_LEN + 2..MACS_LEN + 4].copy_from_slice(&tci.to_be_bytes());
-            shift_header(header);
-            return Ok(Some(FRAME + len + VLAN_TAG_LEN));
+            let mut any = false;
+            for (received, (i, room)) in received
+                .iter()
+                .zip(rooms.chunks_exact_mut(stride).enumerate())
+            {
+                if let Some(len) = complete(room, received) {
+                    got(i * stride..i * stride + len);
+                    any = true;
+                }
+            }
+            if any {
+                // Where it ended early there may be an error before further frames.
+                return Ok(false);
+            }
         }
-        Ok(None)
+        Ok(true)
     }
 
     /// As [`super::Uplink::send`].
@@ -157,8 +180,8 @@ impl PacketPort {
                 break &first[take..];
             }
         };
-        host_order_to_little_endian(&mut header[..KERNEL_HDR_LEN]);
-        let front = [IoSlice::new(&header[..KERNEL_HDR_LEN]), IoSlice::new(cut)];
+        let len = self.adapt(&mut header);
+        let front = [IoSlice::new(&header[..len]), IoSlice::new(cut)];
         let rest = rest.iter().map(|slice| IoSlice::new(slice));
         let all = front.into_iter().chain(rest.clone());
         let sent = if rest.len() + front.len() <= FEW_SLICES {
@@ -167,6 +190,17 @@ impl PacketPort {
             packet_sys::send(&self.fd, &all.collect::<Vec<_>>())
         };
         Ok(sent.map(drop).map_err(io::Error::from)?)
+    }
+
+    /// Makes a virtio-net header what packet sockets have; returns how many of its bytes those are.
+    pub(in crate::port) fn adapt(&self, header: &mut [u8; VNET_HDR_LEN]) -> usize {
+        host_order_to_little_endian(&mut header[..KERNEL_HDR_LEN]);
+        KERNEL_HDR_LEN
+    }
+
+    /// Sends all frames, adapted headers in front; `sent` gets what became of each.
+    pub(in crate::port) fn send_all(&self, frames: &Gathering<'_, '_>, sent: &mut Outcomes) {
+        packet_sys::send_each(self.fd.as_fd(), frames, sent);
     }
 
     /// What sent frames may leave to be done; the kernel does it if the netdev cannot.
@@ -192,6 +226,26 @@ impl AsFd for PacketPort {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Makes of a received frame one as ports give them; returns its length with the header. `None`: it
+/// is shorter than an Ethernet header, and nothing that comes from an Ethernet netdev is.
+fn complete(room: &mut [u8], received: &Received) -> Option<usize> {
+    let (header, frame) = room.split_at_mut(VNET_HDR_LEN);
+    let len = received.len.checked_sub(KERNEL_HDR_LEN)?;
+    if len <= MACS_LEN {
+        return None;
+    }
+    host_order_to_little_endian(&mut header[..KERNEL_HDR_LEN]);
+    header[KERNEL_HDR_LEN..].fill(0);
+    let Some((tpid, tci)) = received.vlan else {
+        return Some(VNET_HDR_LEN + len);
+    };
+    frame.copy_within(MACS_LEN..len, MACS_LEN + VLAN_TAG_LEN);
+    frame[MACS_LEN..MACS_LEN + 2].copy_from_slice(&tpid.to_be_bytes());
+    frame[MACS_LEN + 2..MACS_LEN + 4].copy_from_slice(&tci.to_be_bytes());
+    shift_header(header);
+    Some(VNET_HDR_LEN + len + VLAN_TAG_LEN)
 }
 
 /// The header's offsets after a VLAN tag was put in front of what they point to.

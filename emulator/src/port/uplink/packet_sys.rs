@@ -1,10 +1,15 @@
 //! The system calls of packet(7) that no safe crate has: all unsafe code of the AF_PACKET uplink.
 
+use crate::port::burst::{Gathering, Outcomes};
+use crate::ring::BURST;
+use arrayvec::ArrayVec;
 use libc::{c_int, c_void};
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
 
 /// Kinds of hardware whose frames have an Ethernet header.
 const ETHERNET: [u16; 2] = [libc::ARPHRD_ETHER, libc::ARPHRD_LOOPBACK];
@@ -117,26 +122,55 @@ pub(super) fn bind(fd: BorrowedFd<'_>, ifindex: u32) -> io::Result<bool> {
     Ok(ETHERNET.contains(&address.sll_hatype))
 }
 
-/// Receives one frame into the slices.
-pub(super) fn recv(fd: BorrowedFd<'_>, slices: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
-    let mut control = Control([0; 64]);
-    // SAFETY: all zero is a msghdr: null pointers and zero lengths.
-    let mut msg: libc::msghdr = unsafe { mem::zeroed() };
-    // IoSliceMut is guaranteed to have the layout of iovec.
-    msg.msg_iov = slices.as_mut_ptr().cast();
-    msg.msg_iovlen = slices.len() as _;
-    msg.msg_control = (&raw mut control).cast::<c_void>();
-    msg.msg_controllen = mem::size_of::<Control>() as _;
-    // SAFETY: every iovec is a slice that we hold mutably, `control` has `msg_controllen` bytes,
-    // and all of it outlives the call.
-    let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut msg, 0) };
-    let Ok(len) = usize::try_from(len) else {
+/// The slices of a frame to be received: header and frame.
+pub(super) type Slices<'a> = ArrayVec<[IoSliceMut<'a>; 2], BURST>;
+
+/// Receives frames, one into each of the slices, until there are no more.
+///
+/// # Errors
+/// That of the first frame; the next call tells that of a later one.
+pub(super) fn recv_each(
+    fd: BorrowedFd<'_>,
+    mut slices: Slices<'_>,
+) -> io::Result<ArrayVec<Received, BURST>> {
+    let mut controls = [const { Control([0; 64]) }; BURST];
+    let mut messages: ArrayVec<libc::mmsghdr, BURST> = slices
+        .iter_mut()
+        .zip(&mut controls)
+        .map(|(slices, control)| {
+            let mut message = no_message();
+            // IoSliceMut is guaranteed to have the layout of iovec.
+            message.msg_hdr.msg_iov = slices.as_mut_ptr().cast();
+            message.msg_hdr.msg_iovlen = slices.len() as _;
+            message.msg_hdr.msg_control = (&raw mut *control).cast::<c_void>();
+            message.msg_hdr.msg_controllen = mem::size_of::<Control>() as _;
+            message
+        })
+        .collect();
+    // SAFETY: there are so many messages; every iovec is a slice that we hold mutably, each control
+    // has `msg_controllen` bytes, and all of it outlives the call.
+    let received = unsafe {
+        libc::recvmmsg(
+            fd.as_raw_fd(),
+            messages.as_mut_ptr(),
+            messages.len() as u32,
+            0,
+            ptr::null_mut(),
+        )
+    };
+    let Ok(received) = usize::try_from(received) else {
         return Err(io::Error::last_os_error());
     };
-    Ok(Received {
-        len,
-        vlan: vlan_tag(&msg),
-    })
+    let received = messages.iter().take(received).map(|message| Received {
+        len: message.msg_len as usize,
+        vlan: vlan_tag(&message.msg_hdr),
+    });
+    Ok(received.collect())
+}
+
+fn no_message() -> libc::mmsghdr {
+    // SAFETY: all zero is an mmsghdr: null pointers and zero lengths.
+    unsafe { mem::zeroed() }
 }
 
 /// The tag in the message's auxiliary data.
@@ -168,6 +202,32 @@ fn vlan_tag(msg: &libc::msghdr) -> Option<(u16, u16)> {
         header = unsafe { libc::CMSG_NXTHDR(msg, cmsg).as_ref() };
     }
     None
+}
+
+/// Sends each frame; `sent` gets what became of it.
+pub(super) fn send_each(fd: BorrowedFd<'_>, frames: &Gathering<'_, '_>, sent: &mut Outcomes) {
+    let mut messages: ArrayVec<libc::mmsghdr, BURST> = frames
+        .iter()
+        .map(|pieces| {
+            let mut message = no_message();
+            message.msg_hdr.msg_iov = pieces.as_ptr().cast_mut();
+            message.msg_hdr.msg_iovlen = pieces.len() as _;
+            message
+        })
+        .collect();
+    while sent.len() < messages.len() {
+        let left = &mut messages[sent.len()..];
+        // SAFETY: there are so many messages, and every piece can be read while `frames` is
+        // borrowed (`Gathering`); the kernel only reads them. Memory whose file was truncated makes
+        // it fail with EFAULT.
+        let done =
+            unsafe { libc::sendmmsg(fd.as_raw_fd(), left.as_mut_ptr(), left.len() as u32, 0) };
+        match Errno::result(done) {
+            Ok(done) => sent.extend((0..done).map(|_| Ok(()))),
+            // It is the first one's; the others have their own.
+            Err(errno) => sent.push(Err(errno)),
+        }
+    }
 }
 
 /// Sends one frame.

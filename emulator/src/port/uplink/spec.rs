@@ -11,8 +11,8 @@ use std::str::FromStr;
 pub enum UplinkSpecError {
     /// No such kind.
     #[error(
-        "uplink: `{0}` is none of `none`, `tap:NETDEV`, `packet:NETDEV`, `pcap:IN`, `pcap:IN,OUT`, \
-         `pcap:,OUT`"
+        "uplink: `{0}` is none of `none`, `tap:NETDEV`, `packet:NETDEV`, `xdp:NETDEV`, `pcap:IN`, \
+         `pcap:IN,OUT`, `pcap:,OUT`"
     )]
     Kind(String),
     /// Not a netdev's name.
@@ -23,8 +23,8 @@ pub enum UplinkSpecError {
     NoFile(String),
 }
 
-/// `none`, `tap:NETDEV`, `packet:NETDEV`, `pcap:IN`, `pcap:IN,OUT` or `pcap:,OUT`. The first comma
-/// separates the files, so the input's path cannot have one.
+/// `none`, `tap:NETDEV`, `packet:NETDEV`, `xdp:NETDEV`, `pcap:IN`, `pcap:IN,OUT` or `pcap:,OUT`. The
+/// first comma separates the files, so the input's path cannot have one.
 impl FromStr for UplinkSpec {
     type Err = UplinkSpecError;
 
@@ -34,6 +34,7 @@ impl FromStr for UplinkSpec {
             None if text == "none" => Ok(UplinkSpec::None),
             Some(("tap", name)) => Ok(UplinkSpec::Tap(netdev(name)?)),
             Some(("packet", name)) => Ok(UplinkSpec::Packet(netdev(name)?)),
+            Some(("xdp", name)) => Ok(UplinkSpec::Xdp(netdev(name)?)),
             Some(("pcap", files)) => {
                 let (input, output) = match files.split_once(',') {
                     None => (files, None),
@@ -60,6 +61,7 @@ impl fmt::Display for UplinkSpec {
             UplinkSpec::None => f.write_str("none"),
             UplinkSpec::Tap(name) => write!(f, "tap:{name}"),
             UplinkSpec::Packet(name) => write!(f, "packet:{name}"),
+            UplinkSpec::Xdp(name) => write!(f, "xdp:{name}"),
             UplinkSpec::Pcap { input, output } => {
                 f.write_str("pcap:")?;
                 if let Some(input) = input {
@@ -83,6 +85,7 @@ mod tests {
             "none",
             "tap:wire0",
             "packet:eth1",
+            "xdp:eth1",
             "pcap:/tmp/in.pcap",
             "pcap:in.pcap,out.pcapng",
             "pcap:,out,with,commas",
