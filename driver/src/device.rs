@@ -1,10 +1,14 @@
 //! Where a device is, and how to get at it.
 
+use crate::backend::pci::Pci;
+use crate::backend::veth::Veth;
 use crate::emulator::Emulator;
+use crate::transport::{Machine, Played, Transport};
 use crate::{DeviceError, Nic};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The address of a device, in the form that the kernel's tools use where they have one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,14 +64,30 @@ impl FromStr for DeviceAddress {
     }
 }
 
-/// Get at a device.
+/// Get at a device of this machine.
 pub fn open(address: &DeviceAddress) -> Result<Box<dyn Nic>, DeviceError> {
+    open_over(address, Arc::new(Machine))
+}
+
+/// Get at a device of the emulator with this run directory, which plays the kernel.
+pub fn open_via(address: &DeviceAddress, run_dir: &Path) -> Result<Box<dyn Nic>, DeviceError> {
+    let played = Played::find(run_dir).map_err(|error| DeviceError::Unreachable {
+        address: address.to_string(),
+        why: error.to_string(),
+    })?;
+    open_over(address, Arc::new(played))
+}
+
+/// Get at a device over this transport; emulators have a way of their own.
+pub fn open_over(
+    address: &DeviceAddress,
+    transport: Arc<dyn Transport>,
+) -> Result<Box<dyn Nic>, DeviceError> {
     match address {
         DeviceAddress::Emulator(dir) => Ok(Box::new(Emulator::connect(dir)?)),
-        other => Err(DeviceError::Unsupported {
-            what: other.to_string(),
-            why: "this build drives emulators (emu:DIR) only".into(),
-        }),
+        DeviceAddress::Veth(name) => Ok(Box::new(Veth::open(name, transport)?)),
+        DeviceAddress::Pci(slot) => Ok(Box::new(Pci::open(slot, transport)?)),
+        DeviceAddress::Netdevsim(name) => Ok(Box::new(Pci::netdevsim(name, transport)?)),
     }
 }
 
@@ -115,14 +135,12 @@ mod tests {
     }
 
     #[test]
-    fn kinds_without_a_backend_say_so() {
-        let refused = open(&"pci/0000:03:00.0".parse().unwrap())
-            .err()
-            .unwrap()
-            .to_string();
+    fn a_slot_without_a_device_says_so() {
+        let refused = open(&"pci/0000:fe:1f.7".parse().unwrap()).err().unwrap();
+        let text = refused.to_string();
         assert!(
-            refused.contains("pci/0000:03:00.0 is not supported"),
-            "{refused}"
+            text.contains("no such device, or no driver has it"),
+            "{text}"
         );
     }
 }

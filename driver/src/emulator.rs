@@ -118,10 +118,10 @@ impl Nic for Emulator {
         Ok(NicInfo {
             device: self.address.clone(),
             version: nic.version,
-            queues: nic.queues,
-            queues_free: nic.queues_free,
+            queues: Some(nic.queues),
+            queues_free: Some(nic.queues_free),
             channels: nic.channels,
-            workers: nic.workers,
+            workers: Some(nic.workers),
             uplink: nic.uplink,
             profile: nic.profile,
             capabilities: Capabilities {
@@ -135,6 +135,7 @@ impl Nic for Emulator {
                 no_representors: some(nic.no_representors),
                 match_keys: text::KEYS.split(", ").collect(),
                 actions: text::ACTIONS.split(", ").collect(),
+                cannot: BTreeMap::new(),
             },
         })
     }

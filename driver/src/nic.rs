@@ -2,14 +2,21 @@
 //! also what `--json` prints (docs/json.md).
 
 use crate::DeviceError;
+use crate::feature::{Feature, refuse};
 use chanio_model::rate::RateChange;
 use chanio_model::rss::RssChange;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A NIC. Calls may block; each does all it says or, on an error, nothing.
+/// A NIC. Calls may block; each does all it says or, on an error, nothing. What a backend leaves
+/// out is refused with [`Nic::why_not`]'s reason.
 pub trait Nic {
+    /// Why the device cannot do this; `None`: it can.
+    fn why_not(&self, feature: Feature) -> Option<String> {
+        let _ = feature;
+        None
+    }
     /// The device and what it can do.
     fn info(&mut self) -> Result<NicInfo, DeviceError>;
     /// The eswitch's settings.
@@ -25,32 +32,66 @@ pub trait Nic {
     /// These channels, or all if `names` is empty.
     fn channels(&mut self, names: &[String]) -> Result<Vec<Channel>, DeviceError>;
     /// Representors that exist.
-    fn representors(&mut self) -> Result<Vec<Representor>, DeviceError>;
+    fn representors(&mut self) -> Result<Vec<Representor>, DeviceError> {
+        Err(refuse(self, Feature::Representors))
+    }
     /// Add flow rules in their text form, all or none; with `replace`, each in the place of the
     /// one of its chain and priority that matches the same.
-    fn add_flows(&mut self, rules: Vec<String>, replace: bool) -> Result<Vec<u64>, DeviceError>;
+    fn add_flows(&mut self, rules: Vec<String>, replace: bool) -> Result<Vec<u64>, DeviceError> {
+        let _ = (rules, replace);
+        Err(refuse(self, Feature::Flows))
+    }
     /// Remove flow rules, all or none.
-    fn del_flows(&mut self, ids: &[u64]) -> Result<(), DeviceError>;
+    fn del_flows(&mut self, ids: &[u64]) -> Result<(), DeviceError> {
+        let _ = ids;
+        Err(refuse(self, Feature::Flows))
+    }
     /// Remove every flow rule; how many.
-    fn flush_flows(&mut self) -> Result<u64, DeviceError>;
+    fn flush_flows(&mut self) -> Result<u64, DeviceError> {
+        Err(refuse(self, Feature::Flows))
+    }
     /// Flow rules, in the order they were added.
-    fn flows(&mut self) -> Result<Vec<Flow>, DeviceError>;
+    fn flows(&mut self) -> Result<Vec<Flow>, DeviceError> {
+        Err(refuse(self, Feature::Flows))
+    }
     /// The address table.
-    fn fdb(&mut self) -> Result<Vec<FdbEntry>, DeviceError>;
+    fn fdb(&mut self) -> Result<Vec<FdbEntry>, DeviceError> {
+        Err(refuse(self, Feature::Fdb))
+    }
     /// Add a static address; VLAN 0 is untagged.
-    fn add_fdb(&mut self, vlan: u16, mac: &str, port: &str) -> Result<(), DeviceError>;
+    fn add_fdb(&mut self, vlan: u16, mac: &str, port: &str) -> Result<(), DeviceError> {
+        let _ = (vlan, mac, port);
+        Err(refuse(self, Feature::Fdb))
+    }
     /// Remove an added static address.
-    fn del_fdb(&mut self, vlan: u16, mac: &str) -> Result<(), DeviceError>;
+    fn del_fdb(&mut self, vlan: u16, mac: &str) -> Result<(), DeviceError> {
+        let _ = (vlan, mac);
+        Err(refuse(self, Feature::Fdb))
+    }
     /// Forget learned addresses; how many.
-    fn flush_fdb(&mut self) -> Result<u64, DeviceError>;
+    fn flush_fdb(&mut self) -> Result<u64, DeviceError> {
+        Err(refuse(self, Feature::Fdb))
+    }
     /// Rate nodes and channels' leaves: these, or all if `names` is empty.
-    fn rates(&mut self, names: &[String]) -> Result<Vec<Rate>, DeviceError>;
+    fn rates(&mut self, names: &[String]) -> Result<Vec<Rate>, DeviceError> {
+        let _ = names;
+        Err(refuse(self, Feature::TxMax))
+    }
     /// Make a rate node.
-    fn add_rate(&mut self, name: &str, change: RateChange) -> Result<Rate, DeviceError>;
+    fn add_rate(&mut self, name: &str, change: RateChange) -> Result<Rate, DeviceError> {
+        let _ = (name, change);
+        Err(refuse(self, Feature::RateNodes))
+    }
     /// Change a rate node, or the leaf of a channel.
-    fn set_rate(&mut self, name: &str, change: RateChange) -> Result<Rate, DeviceError>;
+    fn set_rate(&mut self, name: &str, change: RateChange) -> Result<Rate, DeviceError> {
+        let _ = (name, change);
+        Err(refuse(self, Feature::TxMax))
+    }
     /// Remove a rate node that nothing is below.
-    fn del_rate(&mut self, name: &str) -> Result<(), DeviceError>;
+    fn del_rate(&mut self, name: &str) -> Result<(), DeviceError> {
+        let _ = name;
+        Err(refuse(self, Feature::RateNodes))
+    }
     /// Counters of these vports, or of all if `names` is empty.
     /// With `queues`, of each queue pair as well.
     fn stats(&mut self, names: &[String], queues: bool) -> Result<Vec<VportStats>, DeviceError>;
@@ -61,14 +102,20 @@ pub trait Nic {
         port: &str,
         from_host: bool,
         frame: Vec<u8>,
-    ) -> Result<Vec<TraceStep>, DeviceError>;
+    ) -> Result<Vec<TraceStep>, DeviceError> {
+        let _ = (port, from_host, frame);
+        Err(refuse(self, Feature::Trace))
+    }
     /// Show frames to `each` as they pass or are lost, until it has seen enough (`false`), the
     /// time given is over, or the process is interrupted.
     fn capture(
         &mut self,
         what: CaptureFilter,
         each: &mut dyn FnMut(CapturedFrame) -> bool,
-    ) -> Result<(), DeviceError>;
+    ) -> Result<(), DeviceError> {
+        let _ = (what, each);
+        Err(refuse(self, Feature::Capture))
+    }
 }
 
 /// One thing that happens to a traced packet.
@@ -173,17 +220,17 @@ pub struct NicInfo {
     pub device: String,
     /// Version of what runs it.
     pub version: String,
-    /// Queue pairs.
-    pub queues: u32,
-    /// Queue pairs that no channel has.
-    pub queues_free: u32,
+    /// Queue pairs; `None`: there is no common pool.
+    pub queues: Option<u32>,
+    /// Queue pairs that no channel has; `None`: there is no common pool.
+    pub queues_free: Option<u32>,
     /// Channels that exist.
     pub channels: u32,
-    /// Forwarding threads.
-    pub workers: u32,
+    /// Forwarding threads; `None`: the device's own affair.
+    pub workers: Option<u32>,
     /// The wire.
     pub uplink: String,
-    /// The kind of NIC that an emulator is like.
+    /// The kind of NIC that an emulator is like; of others, the driver.
     pub profile: String,
     /// What it can do.
     pub capabilities: Capabilities,
@@ -206,6 +253,8 @@ pub struct Capabilities {
     pub match_keys: Vec<&'static str>,
     /// Actions of flow rules.
     pub actions: Vec<&'static str>,
+    /// What it cannot do, and why.
+    pub cannot: BTreeMap<&'static str, String>,
 }
 
 /// The eswitch's settings.

@@ -308,8 +308,8 @@ fn devices_that_are_not_there_are_said_to_be_so() {
     };
     for (device, code, says) in [
         ("emu:/nowhere", 1, "no emulator runs there"),
-        ("pci/0000:03:00.0", 1, "is not supported"),
-        ("veth:br0", 1, "is not supported"),
+        ("pci/0000:fe:1f.7", 1, "no such device"),
+        ("veth:lo", 1, "`lo` is not a bridge"),
         ("usb:1", 2, "`usb:1` is none of"),
     ] {
         let (got, text) = run(device);

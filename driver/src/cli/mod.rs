@@ -15,6 +15,7 @@ use chanio::demo::{self, DemoOptions};
 use chanio::{DeviceAddress, DeviceError, Nic, device};
 use clap::{CommandFactory, Parser, Subcommand};
 use out::{Out, Printed};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Allocate channels, show representors, program the switch, and see where packets went.
@@ -26,6 +27,10 @@ struct Cli {
     /// emu:DIR, pci/0000:03:00.0, netdevsim/NAME or veth:NAME [default: the only emulator running]
     #[arg(long, global = true, env = "CHANIO_DEVICE", value_name = "DEVICE")]
     device: Option<String>,
+    /// The device is one of an emulator that plays the kernel: its run directory [default: the
+    /// device is this machine's]
+    #[arg(long, global = true, env = "CHANIO_VIA", value_name = "DIR")]
+    via: Option<PathBuf>,
     /// Print JSON (docs/json.md)
     #[arg(long, global = true)]
     json: bool,
@@ -116,7 +121,10 @@ fn dispatch(cli: Cli, out: &mut Out) -> Result<(), CliError> {
             Some(text) => text.parse()?,
             None => only_device()?,
         };
-        Ok(device::open(&address)?)
+        Ok(match &cli.via {
+            None => device::open(&address)?,
+            Some(run_dir) => device::open_via(&address, run_dir)?,
+        })
     };
     let Printed = match cli.noun {
         Noun::Nic(nic::Command::List) => nic::list(out)?,

@@ -42,15 +42,16 @@ fn print(list: &[NicInfo], out: &mut Out) -> Done {
         "MODES",
         "REPRESENTORS",
     ];
+    let count = |n: Option<u32>| n.map_or("-".into(), |n| n.to_string());
     Ok(out.list(list, heading, |nic| {
         let caps = &nic.capabilities;
         [
             nic.device.clone(),
             nic.version.clone(),
-            nic.queues.to_string(),
-            nic.queues_free.to_string(),
+            count(nic.queues),
+            count(nic.queues_free),
             nic.channels.to_string(),
-            nic.workers.to_string(),
+            count(nic.workers),
             nic.uplink.clone(),
             nic.profile.clone(),
             caps.modes.join(","),

@@ -3,26 +3,19 @@
 //! for the switch to decide (a container with CAP_NET_ADMIN can change its netdev's address).
 
 use super::netdev::LinkChange;
+use super::netns::{self, inside, no_entry};
 use super::rtnl::{Request, Rtnl};
 use super::{IfName, Steering, Tap};
 use crate::nic::Refused;
 use chanio_model::Mac;
 use ipnet::IpNet;
-use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use nix::sched::{CloneFlags, setns};
 use rtnetlink::AddressMessageBuilder;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-
-/// Where `ip netns` keeps its names.
-const NETNS_DIR: &str = "/run/netns";
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// The netdev to be made.
 #[derive(Clone, Debug)]
@@ -64,7 +57,7 @@ pub struct Attached {
 /// queues. [`Refused::Missing`]: a privilege. [`Refused::Os`]: the kernel does not like the MTU or
 /// an address.
 pub fn attach(spec: &TapSpec<'_>) -> Result<Attached, Refused> {
-    let netns = open_netns(spec.netns)?;
+    let netns = netns::open(spec.netns)?;
     let queues = Tap::create_unnamed(spec.queues)?;
     // A socket of this namespace, also when it is used from the other one.
     let mut outside = Rtnl::open().map_err(|e| step_failed(spec, "making netdev", e))?;
@@ -181,7 +174,8 @@ fn bring_up(spec: &TapSpec<'_>) -> Result<u32, Refused> {
     Ok(ifindex)
 }
 
-fn address_message(ifindex: u32, address: IpNet) -> RouteNetlinkMessage {
+/// The message that gives a netdev an address.
+pub fn address_message(ifindex: u32, address: IpNet) -> RouteNetlinkMessage {
     let prefix = address.prefix_len();
     RouteNetlinkMessage::NewAddress(match address {
         IpNet::V4(net) => AddressMessageBuilder::<Ipv4Addr>::new()
@@ -192,82 +186,5 @@ fn address_message(ifindex: u32, address: IpNet) -> RouteNetlinkMessage {
             .index(ifindex)
             .address(net.addr(), prefix)
             .build(),
-    })
-}
-
-fn open_netns(netns: &str) -> Result<OwnedFd, Refused> {
-    let invalid = |allowed: String| Refused::Invalid {
-        field: "attach",
-        value: format!("netns `{netns}`"),
-        allowed,
-    };
-    let path: PathBuf = if netns.starts_with('/') {
-        netns.into()
-    } else if netns.is_empty() || netns.contains('/') || netns == "." || netns == ".." {
-        return Err(invalid(
-            "a name as in `ip netns`, or an absolute path".into(),
-        ));
-    } else {
-        Path::new(NETNS_DIR).join(netns)
-    };
-    // Non-blocking, so that a FIFO in the way cannot hold us up.
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(&path);
-    file.map(OwnedFd::from).map_err(|err| match err.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => invalid(format!(
-            "a network namespace that exists ({} does not)",
-            path.display()
-        )),
-        io::ErrorKind::PermissionDenied => Refused::Missing {
-            what: format!("netns `{netns}`"),
-            why: format!(
-                "no permission to open {}: CAP_SYS_PTRACE or root",
-                path.display()
-            ),
-        },
-        _ => Refused::os(format!("opening {}", path.display()), err),
-    })
-}
-
-fn no_entry(netns: &str) -> Refused {
-    Refused::Missing {
-        what: format!("netns `{netns}`"),
-        why: "CAP_SYS_ADMIN and CAP_NET_ADMIN, here and in its owner's user namespace".into(),
-    }
-}
-
-/// Runs `work` on a thread of its own that has entered the namespace; threads, not processes, are
-/// in namespaces, and this one ends here.
-fn inside<T: Send>(
-    netns: BorrowedFd<'_>,
-    name: &str,
-    work: impl FnOnce() -> Result<T, Refused> + Send,
-) -> Result<T, Refused> {
-    let enter_and_work = || {
-        setns(netns, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
-            Errno::EINVAL => Refused::Invalid {
-                field: "attach",
-                value: format!("netns `{name}`"),
-                allowed: "a network namespace".into(),
-            },
-            Errno::EPERM => no_entry(name),
-            errno => Refused::os(format!("entering netns `{name}`"), errno),
-        })?;
-        work()
-    };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("netns".into());
-        let thread = thread
-            .spawn_scoped(scope, enter_and_work)
-            .map_err(|e| Refused::os("starting a thread", e))?;
-        let died = || {
-            Refused::os(
-                "working in a netns",
-                io::Error::other("the thread panicked"),
-            )
-        };
-        thread.join().unwrap_or_else(|_| Err(died()))
     })
 }

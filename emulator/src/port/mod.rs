@@ -25,6 +25,7 @@ mod limiter;
 mod limits;
 mod link_watch;
 pub mod netdev;
+pub mod netns;
 pub mod representor;
 mod rtnl;
 mod steering;

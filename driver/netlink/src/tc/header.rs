@@ -30,6 +30,8 @@ pub const DEL_CHAIN: u16 = 101;
 /// RTM_GETCHAIN.
 pub const GET_CHAIN: u16 = 102;
 
+/// The parent of a netdev's own qdisc (TC_H_ROOT).
+pub const ROOT: u32 = 0xffff_ffff;
 /// The parent of the ingress and clsact qdiscs (TC_H_CLSACT).
 pub const CLSACT: u32 = 0xffff_fff1;
 /// Filters on what a device receives (TC_H_CLSACT with TC_H_MIN_INGRESS).

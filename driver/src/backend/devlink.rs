@@ -1,0 +1,140 @@
+//! devlink of one device.
+
+use super::route::Told;
+use crate::DeviceError;
+use crate::transport::{Protocol, Session, Transport, TransportError};
+use chanio_netlink::devlink::{
+    CONFIG_GROUP, Devlink, EswitchMode, FAMILY, Handle, Port, Rate, command,
+};
+use std::time::Instant;
+
+/// A socket of the family, and the device that is meant.
+pub(super) struct Devlinks {
+    session: Session,
+    family: u16,
+    handle: Handle,
+}
+
+impl Devlinks {
+    /// Of the device of this bus and name, being told of changes from now on.
+    pub(super) fn open(
+        transport: &dyn Transport,
+        bus: &str,
+        name: &str,
+    ) -> Result<Self, DeviceError> {
+        let step = "opening devlink";
+        let session = Session::open(transport, Protocol::Generic);
+        let mut session = session.map_err(|e| TransportError::from(e).at(step))?;
+        let family = session.family(FAMILY).map_err(|e| e.at(step))?;
+        if let Some(group) = family.group(CONFIG_GROUP) {
+            session
+                .join(group)
+                .map_err(|e| TransportError::from(e).at(step))?;
+        }
+        Ok(Devlinks {
+            session,
+            family: family.id,
+            handle: Handle::new(bus, name),
+        })
+    }
+
+    /// A request about the device, to be filled in.
+    pub(super) fn about(&self, command: u16) -> Devlink {
+        Devlink::new(command, self.handle.clone())
+    }
+
+    /// Has it carried out; what came back.
+    pub(super) fn ask(&mut self, asked: &Devlink) -> Told<Vec<Devlink>> {
+        let answers = self.session.request(asked.message(self.family, 0)?)?;
+        let parsed = answers.iter().map(|answer| Devlink::parse(&answer.payload));
+        Ok(parsed.collect::<Result<_, _>>()?)
+    }
+
+    /// All objects of the device that a command lists.
+    fn list(&mut self, command: u16) -> Told<Vec<Devlink>> {
+        // Without a handle: kernels before 6.5 list all devices whatever is asked.
+        let asked = Devlink::new(command, Handle::default());
+        let answers = self.session.dump(asked.message(self.family, 0)?)?;
+        let parsed = answers.iter().map(|answer| Devlink::parse(&answer.payload));
+        let all: Vec<_> = parsed.collect::<Result<_, _>>()?;
+        Ok(all
+            .into_iter()
+            .filter(|told| told.handle == self.handle)
+            .collect())
+    }
+
+    /// All ports.
+    pub(super) fn ports(&mut self) -> Told<Vec<Port>> {
+        let ports = self.list(command::PORT_GET)?;
+        Ok(ports.into_iter().map(|told| told.port).collect())
+    }
+
+    /// One port.
+    pub(super) fn port(&mut self, index: u32) -> Told<Port> {
+        let mut asked = self.about(command::PORT_GET);
+        asked.port.index = Some(index);
+        let mut told = self.ask(&asked)?;
+        let told = told
+            .pop()
+            .ok_or_else(|| TransportError::errno(libc::ENODEV))?;
+        Ok(told.port)
+    }
+
+    /// Changes what is behind a port.
+    pub(super) fn set_function(
+        &mut self,
+        index: u32,
+        fill: impl FnOnce(&mut chanio_netlink::devlink::Function),
+    ) -> Told<()> {
+        let mut asked = self.about(command::PORT_SET);
+        asked.port.index = Some(index);
+        fill(asked.port.function.get_or_insert_default());
+        self.ask(&asked).map(drop)
+    }
+
+    /// All rates: of ports, and of nodes.
+    pub(super) fn rates(&mut self) -> Told<Vec<(Option<u32>, Rate)>> {
+        let rates = self.list(command::RATE_GET)?;
+        Ok(rates
+            .into_iter()
+            .map(|told| (told.port.index, told.rate))
+            .collect())
+    }
+
+    /// The eswitch's mode; none where there is no eswitch.
+    pub(super) fn mode(&mut self) -> Told<Option<EswitchMode>> {
+        let asked = self.about(command::ESWITCH_GET);
+        match self.ask(&asked) {
+            Ok(told) => Ok(told.first().and_then(|told| told.eswitch.mode)),
+            Err(error) if error.is(libc::EOPNOTSUPP) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn set_mode(&mut self, mode: EswitchMode) -> Told<()> {
+        let mut asked = self.about(command::ESWITCH_SET);
+        asked.eswitch.mode = Some(mode);
+        self.ask(&asked).map(drop)
+    }
+
+    /// What the device says of itself.
+    pub(super) fn info(&mut self) -> Told<Option<Devlink>> {
+        let asked = self.about(command::INFO_GET);
+        match self.ask(&asked) {
+            Ok(mut told) => Ok(told.pop()),
+            Err(error) if error.is(libc::EOPNOTSUPP) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until something about the device has changed, or until then.
+    pub(super) fn wait(&mut self, until: Instant) -> Told<()> {
+        while let Some(message) = self.session.notification(until)? {
+            let told = Devlink::parse(&message.payload);
+            if message.kind == self.family && told.is_ok_and(|told| told.handle == self.handle) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

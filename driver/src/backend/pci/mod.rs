@@ -1,0 +1,375 @@
+//! `pci/DDDD:BB:DD.F` and `netdevsim/NAME`: NICs that are driven by devlink, tc and /sys.
+//!
+//! What a channel is depends on the driver and on the switch's mode:
+//!
+//! | driver | mode | channel |
+//! |---|---|---|
+//! | mlx5_core, ice | switchdev | a subfunction (`sf`) |
+//! | any with SR-IOV | either | a virtual function (`vf`), on ice once there are some |
+//!
+//! A representor has the channel's name as its ifalias; where there is none, the channel's own
+//! netdev has.
+
+mod rate;
+mod sf;
+mod state;
+mod vf;
+
+use super::devlink::Devlinks;
+use super::flower::{Place, Rules};
+use super::ports::Ports;
+use super::route::Route;
+use super::stats::of_representor;
+use super::sysfs::{Bus, Device};
+use super::undo::all_or_nothing;
+use super::wanted::{self, no_channel};
+use crate::feature::{cannot, refuse};
+use crate::nic::*;
+use crate::transport::Transport;
+use crate::{DeviceError, Feature, Nic};
+use chanio_model::flow::text;
+use chanio_model::rate::RateChange;
+use chanio_netlink::devlink::EswitchMode;
+use state::Kind;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A NIC.
+pub struct Pci {
+    transport: Arc<dyn Transport>,
+    route: Route,
+    devlink: Devlinks,
+    device: Device,
+    driver: String,
+    /// devlink knew of an eswitch then.
+    eswitch_there: bool,
+    /// What channels were when it was last looked: what [`Nic::why_not`] speaks of.
+    kind: Kind,
+}
+
+impl Pci {
+    /// The device of this slot.
+    ///
+    /// # Errors
+    /// There is none, it has no driver, or its driver has no channels.
+    pub fn open(slot: &str, transport: Arc<dyn Transport>) -> Result<Self, DeviceError> {
+        Self::on(Bus::Pci, slot, transport)
+    }
+
+    /// The netdevsim device of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn netdevsim(name: &str, transport: Arc<dyn Transport>) -> Result<Self, DeviceError> {
+        Self::on(Bus::Netdevsim, name, transport)
+    }
+
+    fn on(bus: Bus, name: &str, transport: Arc<dyn Transport>) -> Result<Self, DeviceError> {
+        let device = Device {
+            bus,
+            name: name.to_owned(),
+        };
+        let driver = device.driver(&*transport)?;
+        let mut pci = Pci {
+            route: Route::open(&*transport)?,
+            devlink: Devlinks::open(&*transport, bus.name(), name)?,
+            transport,
+            device,
+            driver,
+            eswitch_there: false,
+            kind: Kind::Vf,
+        };
+        pci.state()?;
+        Ok(pci)
+    }
+
+    fn ports(&mut self) -> Result<Ports, DeviceError> {
+        Ok(self.state()?.into_ports())
+    }
+
+    fn with_rules<T>(
+        &mut self,
+        what: &'static str,
+        work: impl FnOnce(&mut Rules<'_>) -> Result<T, DeviceError>,
+    ) -> Result<T, DeviceError> {
+        let state = self.state()?;
+        if state.mode != EswitchMode::Switchdev {
+            return Err(match self.why_not(Feature::Switchdev) {
+                Some(_) => refuse(self, Feature::Flows),
+                None => DeviceError::Refused {
+                    reason: format!("{what} needs eswitch mode switchdev, the mode is legacy"),
+                },
+            });
+        }
+        work(&mut Rules {
+            session: self.route.session(),
+            ports: &state.into_ports(),
+            place: Place::Hardware,
+        })
+    }
+
+    fn read_eswitch(&mut self) -> Result<Eswitch, DeviceError> {
+        let mode = self.state()?.mode;
+        let switchdev = mode == EswitchMode::Switchdev;
+        let flows = match switchdev {
+            true => self.with_rules("", |rules| rules.list())?.len() as u64,
+            false => 0,
+        };
+        Ok(Eswitch {
+            mode: if switchdev { "switchdev" } else { "legacy" },
+            vepa: false,
+            ageing_secs: 0,
+            flows,
+            fdb_entries: 0,
+        })
+    }
+}
+
+impl Nic for Pci {
+    fn why_not(&self, feature: Feature) -> Option<String> {
+        let sf = self.kind == Kind::Sf;
+        let netdevsim = self.device.bus == Bus::Netdevsim;
+        let why = match feature {
+            Feature::VhostUser => {
+                "the channel is a netdev, not a virtio device; use --attach tap:NETNS[:IF]"
+            }
+            Feature::Netns if netdevsim => "netdevsim's virtual functions have no netdevs",
+            Feature::PortVlan if sf => {
+                "a subfunction has no port VLAN: in switchdev mode flow rules push and pop tags"
+            }
+            Feature::Spoofchk if sf => "a subfunction has no spoofchk: flow rules match addresses",
+            Feature::Distrust if sf => "a subfunction is always trusted",
+            Feature::LinkState if sf => {
+                "a subfunction's link follows the wire; deactivate it by removing the channel"
+            }
+            Feature::Rss => "it is set in the container: ethtool -X",
+            Feature::Vepa | Feature::Ageing => "the switch of the NIC has no such setting",
+            Feature::Fdb => {
+                "the NIC's own table is not told: in switchdev mode the host's bridge has one"
+            }
+            Feature::Switchdev | Feature::Flows | Feature::Representors if self.no_eswitch() => {
+                "its driver has no devlink eswitch"
+            }
+            Feature::RateNodes | Feature::TxShare if self.no_eswitch() => {
+                "its driver has no devlink rates"
+            }
+            Feature::QueueStats => "they are counted in the container: ethtool -S",
+            Feature::Trace => "the NIC does not tell what it would do with a packet",
+            Feature::Capture => "the representor is a netdev: tcpdump shows what the host sees",
+            _ => return None,
+        };
+        Some(why.to_owned())
+    }
+
+    fn info(&mut self) -> Result<NicInfo, DeviceError> {
+        let state = self.state()?;
+        let info = self
+            .devlink
+            .info()
+            .map_err(|e| e.at("asking what the device is"))?;
+        let info = info.map(|told| told.info).unwrap_or_default();
+        let firmware = info
+            .running
+            .iter()
+            .find_map(|version| version.value.clone());
+        let flows = self.why_not(Feature::Flows).is_none();
+        let list = |all: &'static str| match flows {
+            true => all.split(", ").collect(),
+            false => Vec::new(),
+        };
+        let switchdev = self.why_not(Feature::Switchdev);
+        let attach = match self.why_not(Feature::Netns) {
+            None => vec!["tap:NETNS[:IF]"],
+            Some(_) => Vec::new(),
+        };
+        Ok(NicInfo {
+            device: self.device.address(),
+            version: firmware.unwrap_or_default(),
+            queues: None,
+            queues_free: None,
+            channels: state.channels.len() as u32,
+            workers: None,
+            uplink: state
+                .uplink
+                .as_ref()
+                .map_or("none".into(), |link| link.name.clone()),
+            profile: self.driver.clone(),
+            capabilities: Capabilities {
+                max_channels: self.most_channels(&state)?,
+                attach,
+                modes: match switchdev {
+                    None => vec!["legacy", "switchdev"],
+                    Some(_) => vec!["legacy"],
+                },
+                representors: switchdev.is_none(),
+                no_representors: switchdev,
+                match_keys: list(text::KEYS),
+                actions: list(text::ACTIONS),
+                cannot: cannot(self),
+            },
+        })
+    }
+
+    fn eswitch(&mut self) -> Result<Eswitch, DeviceError> {
+        self.read_eswitch()
+    }
+
+    fn set_eswitch(&mut self, change: EswitchChange) -> Result<Eswitch, DeviceError> {
+        let needs = [
+            (Feature::Vepa, change.vepa == Some(true)),
+            (Feature::Ageing, change.ageing_secs.is_some()),
+            (Feature::Switchdev, change.switchdev == Some(true)),
+        ];
+        for (feature, needed) in needs {
+            if needed && self.why_not(feature).is_some() {
+                return Err(refuse(self, feature));
+            }
+        }
+        let state = self.state()?;
+        let mode = change.switchdev.map(|on| match on {
+            true => EswitchMode::Switchdev,
+            false => EswitchMode::Legacy,
+        });
+        if let Some(mode) = mode.filter(|mode| *mode != state.mode) {
+            self.devlink
+                .set_mode(mode)
+                .map_err(|e| e.at("setting the eswitch's mode"))?;
+        }
+        self.read_eswitch()
+    }
+
+    fn add_channels(&mut self, specs: Vec<ChannelSpec>) -> Result<Vec<Channel>, DeviceError> {
+        let state = self.state()?;
+        let wanted = specs.into_iter().map(|spec| wanted::check(self, spec));
+        let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
+        wanted::check_names(&wanted, state.channels.iter().map(|c| &*c.port.name))?;
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<_> = wanted.iter().map(|w| w.name.to_string()).collect();
+        all_or_nothing(self, |pci, undo| {
+            match pci.kind {
+                Kind::Sf => pci.add_sfs(&state, &wanted, undo)?,
+                Kind::Vf => pci.add_vfs(&state, &wanted, undo)?,
+            }
+            pci.channels(&names)
+        })
+    }
+
+    fn del_channels(&mut self, names: &[String]) -> Result<(), DeviceError> {
+        let state = self.state()?;
+        state.pick(names)?;
+        let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        if state.mode == EswitchMode::Switchdev {
+            self.with_rules("", |rules| {
+                let naming = rules.naming(&wanted)?;
+                rules.del(&naming)
+            })?;
+        }
+        let gone = state
+            .channels
+            .iter()
+            .filter(|c| wanted.contains(&*c.port.name));
+        let gone: Vec<_> = gone.cloned().collect();
+        match self.kind {
+            Kind::Sf => self.del_sfs(&gone),
+            Kind::Vf => self.del_vfs(&state, &gone),
+        }
+    }
+
+    fn set_channel(&mut self, name: &str, change: ChannelChange) -> Result<Channel, DeviceError> {
+        let needs = [
+            (Feature::Rss, change.rss.is_some()),
+            (Feature::PortVlan, change.vlan.is_some_and(|vlan| vlan != 0)),
+            (Feature::Spoofchk, change.spoofchk == Some(true)),
+            (Feature::Distrust, change.trust == Some(false)),
+            (Feature::LinkState, change.link_up == Some(false)),
+        ];
+        for (feature, needed) in needs {
+            if needed && self.why_not(feature).is_some() {
+                return Err(refuse(self, feature));
+            }
+        }
+        let state = self.state()?;
+        let channel = state.channel(name).ok_or_else(|| no_channel(name))?.clone();
+        all_or_nothing(self, |pci, undo| {
+            match pci.kind {
+                Kind::Sf => pci.change_sf(&channel, &change, undo)?,
+                Kind::Vf => pci.change_vf(&state, &channel, &change, undo)?,
+            }
+            let mut now = pci.channels(&[name.to_owned()])?;
+            now.pop().ok_or_else(|| no_channel(name))
+        })
+    }
+
+    fn channels(&mut self, names: &[String]) -> Result<Vec<Channel>, DeviceError> {
+        let state = self.state()?;
+        self.tell_channels(&state, names)
+    }
+
+    fn representors(&mut self) -> Result<Vec<Representor>, DeviceError> {
+        let state = self.state()?;
+        if state.mode != EswitchMode::Switchdev {
+            return match self.why_not(Feature::Representors) {
+                Some(_) => Err(refuse(self, Feature::Representors)),
+                None => Ok(Vec::new()),
+            };
+        }
+        Ok(state
+            .into_ports()
+            .ports
+            .iter()
+            .map(|port| port.representor())
+            .collect())
+    }
+
+    fn add_flows(&mut self, rules: Vec<String>, replace: bool) -> Result<Vec<u64>, DeviceError> {
+        self.with_rules("a flow rule", |all| all.add(&rules, replace))
+    }
+
+    fn del_flows(&mut self, ids: &[u64]) -> Result<(), DeviceError> {
+        self.with_rules("a flow rule", |rules| rules.del(ids))
+    }
+
+    fn flush_flows(&mut self) -> Result<u64, DeviceError> {
+        self.with_rules("a flow rule", |rules| rules.flush())
+    }
+
+    fn flows(&mut self) -> Result<Vec<Flow>, DeviceError> {
+        match self.state()?.mode {
+            EswitchMode::Switchdev => self.with_rules("", |rules| rules.list()),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn rates(&mut self, names: &[String]) -> Result<Vec<Rate>, DeviceError> {
+        self.read_rates(names)
+    }
+
+    fn add_rate(&mut self, name: &str, change: RateChange) -> Result<Rate, DeviceError> {
+        self.make_node(name, change)
+    }
+
+    fn set_rate(&mut self, name: &str, change: RateChange) -> Result<Rate, DeviceError> {
+        self.change_rate(name, change)
+    }
+
+    fn del_rate(&mut self, name: &str) -> Result<(), DeviceError> {
+        self.remove_node(name)
+    }
+
+    fn stats(&mut self, names: &[String], queues: bool) -> Result<Vec<VportStats>, DeviceError> {
+        if queues {
+            return Err(refuse(self, Feature::QueueStats));
+        }
+        let ports = self.ports()?;
+        for name in names {
+            if ports.named(name).is_none() {
+                return Err(no_channel(name));
+            }
+        }
+        let wanted = |name: &String| names.is_empty() || names.contains(name);
+        let ports = ports.ports.iter().filter(|port| wanted(&port.name));
+        Ok(ports.map(of_representor).collect())
+    }
+}

@@ -1,0 +1,283 @@
+//! What there is, read from the kernel each time.
+
+use super::super::container::{self, Inside, attach};
+use super::super::link::Link;
+use super::super::ports::{Port, Ports, tunnel_device};
+use super::super::wanted::no_channel;
+use super::Pci;
+use crate::DeviceError;
+use crate::nic::Channel;
+use chanio_model::{ChannelName, Mac, VportId};
+use chanio_netlink::devlink::{self, EswitchMode, Flavour, Function, OperationalState};
+
+/// What channels are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Subfunctions.
+    Sf,
+    /// Virtual functions.
+    Vf,
+}
+
+/// A channel.
+#[derive(Clone, Debug)]
+pub(super) struct PciChannel {
+    /// Its vport, name, and representor; in legacy mode its own netdev.
+    pub(super) port: Port,
+    /// devlink's index; none in legacy mode, where virtual functions have no ports.
+    pub(super) index: Option<u32>,
+    /// Of the subfunction or virtual function.
+    pub(super) number: u32,
+    /// What is behind the port.
+    pub(super) function: Function,
+    /// Its netdev, where that was found.
+    pub(super) inside: Option<std::sync::Arc<Inside>>,
+}
+
+impl PciChannel {
+    /// Its address, as its owner has set it.
+    pub(super) fn mac(&self) -> Option<Mac> {
+        let set = self
+            .function
+            .hw_addr
+            .as_deref()
+            .and_then(|a| a.try_into().ok())
+            .map(Mac);
+        let own = self.inside.as_ref().map(|inside| inside.link.mac);
+        set.filter(|mac| !mac.is_zero()).or(own)
+    }
+}
+
+/// The device and all that belongs to it.
+pub(super) struct State {
+    pub(super) mode: EswitchMode,
+    /// The wire's netdev.
+    pub(super) uplink: Option<Link>,
+    /// In the order of their vports.
+    pub(super) channels: Vec<PciChannel>,
+    /// Numbers of subfunctions that are taken, by whomever.
+    pub(super) sf_numbers: Vec<u32>,
+    /// Virtual functions that there are.
+    pub(super) vfs: u32,
+    /// All netdevs.
+    pub(super) links: Vec<Link>,
+}
+
+impl State {
+    pub(super) fn channel(&self, name: &str) -> Option<&PciChannel> {
+        self.channels
+            .iter()
+            .find(|channel| channel.port.name == name)
+    }
+
+    /// The channels of these names, or all if there are none.
+    pub(super) fn pick(&self, names: &[String]) -> Result<Vec<&PciChannel>, DeviceError> {
+        if names.is_empty() {
+            return Ok(self.channels.iter().collect());
+        }
+        let named = |name: &String| self.channel(name).ok_or_else(|| no_channel(name));
+        names.iter().map(named).collect()
+    }
+
+    pub(super) fn into_ports(self) -> Ports {
+        let uplink = self.uplink.map(|link| Port {
+            vport: VportId::UPLINK,
+            name: "uplink".into(),
+            link,
+        });
+        let channels = self.channels.into_iter().map(|channel| channel.port);
+        let tunnels = self
+            .links
+            .iter()
+            .filter_map(|l| Some((tunnel_device(l)?, l.index)));
+        Ports {
+            tunnels: tunnels.collect(),
+            ports: uplink.into_iter().chain(channels).collect(),
+        }
+    }
+}
+
+/// The vport of a virtual function: the first is 1, as mlx5 and ice number them.
+pub(super) fn vf_vport(number: u32) -> VportId {
+    VportId(number + 1)
+}
+
+impl Pci {
+    /// Looks, and remembers what channels are.
+    pub(super) fn state(&mut self) -> Result<State, DeviceError> {
+        let mode = self
+            .devlink
+            .mode()
+            .map_err(|e| e.at("asking for the eswitch's mode"))?;
+        self.eswitch_there = mode.is_some();
+        let mode = mode.unwrap_or(EswitchMode::Legacy);
+        let vfs = self
+            .device
+            .number(&*self.transport, "sriov_numvfs")?
+            .unwrap_or(0);
+        self.kind = match (&*self.driver, mode) {
+            ("mlx5_core", EswitchMode::Switchdev) => Kind::Sf,
+            ("ice", EswitchMode::Switchdev) if vfs == 0 => Kind::Sf,
+            _ => Kind::Vf,
+        };
+        let links = self.route.links().map_err(|e| e.at("listing netdevs"))?;
+        let ports = self.devlink.ports().map_err(|e| e.at("listing ports"))?;
+        let link_of = |port: &devlink::Port| {
+            let index = port.netdev_ifindex?;
+            links.iter().find(|link| link.index == index)
+        };
+        let physical = |port: &&devlink::Port| port.flavour == Some(Flavour::Physical);
+        let uplink = ports.iter().find(physical).and_then(link_of).cloned();
+        let mut channels = Vec::new();
+        let mut sf_numbers = Vec::new();
+        for port in &ports {
+            let (flavour, number) = match (port.flavour, port.sf, port.vf) {
+                (Some(Flavour::PciSf), Some(number), _) => {
+                    sf_numbers.push(number);
+                    (Kind::Sf, number)
+                }
+                (Some(Flavour::PciVf), _, Some(number)) => (Kind::Vf, number.into()),
+                _ => continue,
+            };
+            let link = link_of(port).filter(|_| flavour == self.kind);
+            let name = link.and_then(|link| link.alias.as_deref());
+            let name = name.filter(|alias| alias.parse::<ChannelName>().is_ok());
+            if let (Some(link), Some(name)) = (link, name) {
+                channels.push(PciChannel {
+                    port: Port {
+                        vport: match flavour {
+                            Kind::Sf => VportId(number),
+                            Kind::Vf => vf_vport(number),
+                        },
+                        name: name.to_owned(),
+                        link: link.clone(),
+                    },
+                    index: port.index,
+                    number,
+                    function: port.function.clone().unwrap_or_default(),
+                    inside: None,
+                });
+            }
+        }
+        let mut state = State {
+            mode,
+            uplink,
+            channels,
+            sf_numbers,
+            vfs,
+            links,
+        };
+        if self.kind == Kind::Vf && mode == EswitchMode::Legacy {
+            state.channels = self.legacy_vfs(&state)?;
+        }
+        state.channels.sort_by_key(|channel| channel.port.vport);
+        Ok(state)
+    }
+
+    /// Whether the driver has no eswitch that devlink knows.
+    pub(super) fn no_eswitch(&self) -> bool {
+        !self.eswitch_there
+    }
+
+    /// How many channels there can be.
+    pub(super) fn most_channels(&self, state: &State) -> Result<u32, DeviceError> {
+        match self.kind {
+            Kind::Vf => {
+                let most = self.device.number(&*self.transport, "sriov_totalvfs")?;
+                Ok(most.unwrap_or(state.vfs))
+            }
+            // The NIC tells that it has no more by refusing one; a number has 32 bits, and a
+            // representor's name 15 characters.
+            Kind::Sf => Ok(u32::from(u16::MAX)),
+        }
+    }
+
+    /// The channels of these names, or all if there are none.
+    pub(super) fn tell_channels(
+        &mut self,
+        state: &State,
+        names: &[String],
+    ) -> Result<Vec<Channel>, DeviceError> {
+        let mut picked: Vec<_> = state.pick(names)?.into_iter().cloned().collect();
+        self.find_inside(&mut picked)?;
+        Ok(picked
+            .iter()
+            .map(|channel| self.tell(state, channel))
+            .collect())
+    }
+
+    /// Finds the netdevs of channels, in whatever namespace that has a name.
+    pub(super) fn find_inside(&self, channels: &mut [PciChannel]) -> Result<(), DeviceError> {
+        if channels.iter().all(|channel| channel.inside.is_some()) {
+            return Ok(());
+        }
+        let mut devices = Vec::with_capacity(channels.len());
+        for channel in &*channels {
+            devices.push(match self.kind {
+                Kind::Sf => self.auxiliary(channel.number)?,
+                Kind::Vf => Some(self.vf_device(channel.number)?.name),
+            });
+        }
+        let macs: Vec<_> = channels.iter().map(PciChannel::mac).collect();
+        let place = |link: &Link| {
+            let parent = link.parent.as_ref();
+            let by_parent = devices
+                .iter()
+                .position(|d| parent.is_some() && d.as_ref() == parent);
+            // The netdev of an emulator's function has no device in a kernel that is not played.
+            let by_mac = || macs.iter().position(|mac| *mac == Some(link.mac));
+            match parent {
+                Some(_) => by_parent,
+                None => by_mac(),
+            }
+        };
+        let found = container::find(&*self.transport, |link| place(link).is_some());
+        for inside in found {
+            if let Some(at) = place(&inside.link) {
+                channels[at].inside = Some(std::sync::Arc::new(inside));
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, state: &State, channel: &PciChannel) -> Channel {
+        let inside = channel.inside.as_ref();
+        let link = inside.map(|inside| &inside.link);
+        let queues = match channel.function.max_io_eqs {
+            Some(count) if self.kind == Kind::Sf => count,
+            _ => link.map_or(0, |link| link.tx_queues),
+        };
+        let attached = match self.kind {
+            Kind::Sf => channel.function.operational_state == Some(OperationalState::Attached),
+            Kind::Vf => link.is_some(),
+        };
+        let running = attached && link.is_none_or(|link| link.up);
+        let settings = self.vf_settings(state, channel);
+        Channel {
+            name: channel.port.name.clone(),
+            vport: channel.port.vport.0,
+            mac: channel
+                .mac()
+                .map_or_else(|| "?".into(), |mac| mac.to_string()),
+            queues,
+            active_queues: if running { queues } else { 0 },
+            vlan: settings.vlan,
+            mtu: link.map_or(channel.port.link.mtu, |link| link.mtu),
+            spoofchk: settings.spoofchk,
+            trust: settings.trust,
+            link: if settings.link_up { "up" } else { "down" },
+            attach: inside.map_or_else(|| attach(None, None), |inside| inside.attach()),
+            representor: (state.mode == EswitchMode::Switchdev)
+                .then(|| channel.port.link.name.clone()),
+            socket: None,
+            state: match (attached, running) {
+                (_, true) => "running",
+                (true, _) => "connected",
+                _ => "disconnected",
+            },
+            fault: None,
+            features: "0x0".into(),
+            rss: None,
+        }
+    }
+}
