@@ -249,6 +249,12 @@ impl Nic for Emulator {
         Ok(list.into_iter().map(flow).collect())
     }
 
+    fn kernel_rules(&mut self) -> Result<Vec<KernelRule>, DeviceError> {
+        let mut client = self.client.clone();
+        let list = self.list(client.list_kernel_rules(proto::ListKernelRulesRequest {}))?;
+        Ok(list.into_iter().map(kernel_rule).collect())
+    }
+
     fn fdb(&mut self) -> Result<Vec<FdbEntry>, DeviceError> {
         let mut client = self.client.clone();
         let list = self.list(client.list_fdb(proto::ListFdbRequest {}))?;
@@ -554,6 +560,25 @@ fn flow(f: proto::Flow) -> Flow {
 }
 
 /// In the names that drivers give `ethtool -S`.
+fn kernel_rule(rule: proto::KernelRule) -> KernelRule {
+    KernelRule {
+        place: rule.place,
+        kind: rule.kind,
+        chain: rule.chain,
+        priority: rule.priority,
+        handle: rule.handle,
+        protocol: rule.protocol,
+        rule: some(rule.rule),
+        ports: rule.ports,
+        in_hw_count: rule.in_hw,
+        why_not: some(rule.why_not),
+        ids: rule.ids,
+        packets: rule.packets,
+        bytes: rule.bytes,
+        idle_ns: rule.idle_ns,
+    }
+}
+
 fn queue_stats(queues: &[proto::QueueStats]) -> BTreeMap<String, u64> {
     let mut all = BTreeMap::new();
     for (number, queue) in queues.iter().enumerate() {

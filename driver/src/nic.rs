@@ -54,6 +54,13 @@ pub trait Nic {
     fn flows(&mut self) -> Result<Vec<Flow>, DeviceError> {
         Err(refuse(self, Feature::Flows))
     }
+    /// What tc and bridges of the kernel have for representors, and whether it is in hardware.
+    fn kernel_rules(&mut self) -> Result<Vec<KernelRule>, DeviceError> {
+        Err(DeviceError::Unsupported {
+            what: "flow show --kernel".into(),
+            why: "only an emulator that runs with --offload has it; ask tc -s filter show".into(),
+        })
+    }
     /// The address table.
     fn fdb(&mut self) -> Result<Vec<FdbEntry>, DeviceError> {
         Err(refuse(self, Feature::Fdb))
@@ -456,6 +463,39 @@ pub struct FlowAction {
     /// Bytes of those packets.
     pub bytes: u64,
     /// Nanoseconds since one last did; `null`: never.
+    pub idle_ns: Option<u64>,
+}
+
+/// A filter of tc's on a representor, or an address that a bridge knows to be behind one.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelRule {
+    /// The netdev, `block N`, or the bridge.
+    pub place: String,
+    /// `flower`, `matchall`, `u32` and so on; `fdb` for an address.
+    pub kind: String,
+    /// tc's chain; 0 for an address.
+    pub chain: u32,
+    /// tc's priority (`pref`); 0 for an address.
+    pub priority: u32,
+    /// The filter's own number; 0 for an address.
+    pub handle: u32,
+    /// EtherType that the filter is for, 3: all; 0 for an address.
+    pub protocol: u32,
+    /// A filter that is in hardware as a rule of the switch; an address with VLAN and netdev.
+    pub rule: Option<String>,
+    /// On so many ports it could be in hardware.
+    pub ports: u32,
+    /// On so many it is.
+    pub in_hw_count: u32,
+    /// Why it is not in hardware, on the first port where it is not.
+    pub why_not: Option<String>,
+    /// The rules that are there for it, as traces and captures name them.
+    pub ids: Vec<u64>,
+    /// Packets that took it in hardware.
+    pub packets: u64,
+    /// Bytes of those packets.
+    pub bytes: u64,
+    /// Nanoseconds since a packet last did; `null`: none.
     pub idle_ns: Option<u64>,
 }
 

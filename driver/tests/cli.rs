@@ -27,6 +27,7 @@ impl Bed {
             nic_index: 0,
             ageing_secs: 300,
             profile: &chanio_model::profile::GENERIC,
+            offload: false,
         })
         .unwrap();
         let server = ControlServer::start(nic.clone(), &claim).unwrap();

@@ -8,6 +8,7 @@
 //! | [`daemon`] | the process: start, ready, signals |
 //! | [`datapath`] | the path of a packet and the threads that walk it |
 //! | [`capture`] | frames shown to whoever asks |
+//! | `offload` | what the kernel's tc and bridges do with representors, done in hardware |
 //! | [`port`] | what stands behind a vport: channel, representor, uplink; the netdevs they need |
 //! | [`vhost`] | vhost-user sessions: one event loop for all sockets |
 //! | [`ring`] | guest memory and split virtqueues |
@@ -19,6 +20,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod frontend;
 pub mod nic;
+mod offload;
 pub mod port;
 pub mod ring;
 pub mod vhost;

@@ -46,6 +46,9 @@ struct Args {
     /// [default: generic]
     #[arg(long, value_name = "NAME")]
     profile: Option<ProfileName>,
+    /// Do in hardware what tc and bridges of the kernel do with representors
+    #[arg(long)]
+    offload: bool,
     /// Seconds that learned addresses live without traffic, 10 to 1,000,000 [default: 300]
     #[arg(long, value_name = "S")]
     ageing: Option<i64>,
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         nic_index: args.nic_index,
         ageing_secs: args.ageing,
         profile: args.profile,
+        offload: args.offload,
         run_dir: args.run_dir,
         channels: args.channels.unwrap_or(0),
         queues_per_channel: args.queues_per_channel,

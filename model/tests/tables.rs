@@ -5,22 +5,27 @@ mod common;
 use chanio_model::RuleId;
 use chanio_model::flow::reference::LinearTables;
 use chanio_model::flow::{
-    CtKey, FlowKey, Inner, Masked, Match, More, PortRange, Rule, RuleSpec, Seen, Tables, TunnelKey,
+    CtKey, FlowKey, Inner, Masked, Match, More, Origin, Policers, PortRange, Rule, RuleSpec, Seen,
+    Tables, TunnelKey,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 use std::sync::Arc;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Add(RuleId, Box<RuleSpec>),
+    Add(RuleId, Origin, Box<RuleSpec>),
     Remove(RuleId),
 }
+
+const ORIGINS: [Origin; 3] = [Origin::Control, Origin::Tc, Origin::Bridge];
 
 fn step() -> impl Strategy<Value = Step> {
     let id = || (0u64..60).prop_map(RuleId);
     prop_oneof![
-        3 => (id(), common::spec(4)).prop_map(|(id, spec)| Step::Add(id, Box::new(spec))),
+        3 => (id(), select(&ORIGINS), common::spec(4))
+            .prop_map(|(id, origin, spec)| Step::Add(id, origin, Box::new(spec))),
         1 => id().prop_map(Step::Remove),
     ]
 }
@@ -41,8 +46,8 @@ proptest! {
         for step in steps {
             let generation = fast.generation();
             let changed = match step {
-                Step::Add(id, spec) => {
-                    let rule = Arc::new(Rule::new(id, *spec, 1).unwrap());
+                Step::Add(id, origin, spec) => {
+                    let rule = Arc::new(Rule::of(origin, id, *spec, 1, &mut Policers::default()).unwrap());
                     let added = fast.insert(rule.clone());
                     prop_assert_eq!(added, slow.insert(rule));
                     added
@@ -57,7 +62,8 @@ proptest! {
         }
         let mut hits = 0;
         for key in &keys {
-            for chain in 0..4 {
+            for (chain, origin) in (0..4).flat_map(|chain| ORIGINS.map(|origin| (chain, origin))) {
+                let chain = origin.chain(chain);
                 let want = found(slow.lookup(chain, Seen::plain(key)));
                 prop_assert_eq!(found(fast.lookup(chain, Seen::plain(key))), want);
                 hits += usize::from(want.is_some());
@@ -65,7 +71,7 @@ proptest! {
         }
         prop_assert!(hits > 0 || fast.len() < 20, "the test must not look at misses only");
         let masks: std::collections::HashSet<(u32, FlowKey)> =
-            fast.iter().map(|r| (r.spec().chain, r.spec().matches.mask)).collect();
+            fast.iter().map(|r| (r.chain(), r.spec().matches.mask)).collect();
         prop_assert_eq!(fast.masks(), masks.len());
     }
 

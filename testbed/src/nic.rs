@@ -38,16 +38,32 @@ impl Bed {
     /// A NIC with one worker, no uplink, in switchdev mode.
     pub fn switchdev(dir: &Path, representors: RepresentorMode) -> Self {
         let bed = Self::with_uplink(dir, representors, UplinkSpec::None);
-        let change = EswitchChange {
-            mode: Some(Mode::Switchdev),
-            ..Default::default()
-        };
-        bed.nic.set_eswitch(change).expect("switchdev");
+        bed.set_mode(Mode::Switchdev);
+        bed
+    }
+
+    /// The same with representors, following the kernel or not.
+    pub fn following(dir: &Path, offload: bool) -> Self {
+        let bed = Self::start(dir, RepresentorMode::Tap, UplinkSpec::None, offload);
+        bed.set_mode(Mode::Switchdev);
         bed
     }
 
     /// A NIC with one worker in legacy mode.
     pub fn with_uplink(dir: &Path, representors: RepresentorMode, uplink: UplinkSpec) -> Self {
+        Self::start(dir, representors, uplink, false)
+    }
+
+    /// Have the eswitch in this mode.
+    pub fn set_mode(&self, mode: Mode) {
+        let change = EswitchChange {
+            mode: Some(mode),
+            ..Default::default()
+        };
+        self.nic.set_eswitch(change).expect("the mode");
+    }
+
+    fn start(dir: &Path, representors: RepresentorMode, uplink: UplinkSpec, offload: bool) -> Self {
         let nic = Nic::start(NicConfig {
             queues: 1000,
             run_dir: dir.to_owned(),
@@ -57,6 +73,7 @@ impl Bed {
             nic_index: 0,
             ageing_secs: 300,
             profile: &chanio_model::profile::GENERIC,
+            offload,
         });
         Self {
             nic: nic.expect("a NIC"),

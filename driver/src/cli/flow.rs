@@ -1,8 +1,9 @@
 //! `chanio flow`
 
 use super::out::Out;
-use super::{CliError, Done, idle};
+use super::{CliError, Done, idle, or_dash};
 use chanio::Nic;
+use chanio::nic::KernelRule;
 use std::path::PathBuf;
 
 #[derive(clap::Subcommand)]
@@ -42,6 +43,10 @@ pub enum Command {
         /// With those of each action
         #[arg(long)]
         actions: bool,
+        /// Instead, what tc and bridges of the kernel have for representors, and what of it is in
+        /// hardware (chanio-emu --offload)
+        #[arg(long, conflicts_with = "actions")]
+        kernel: bool,
     },
 }
 
@@ -78,7 +83,8 @@ pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
             let deleted = nic.flush_flows()?;
             Ok(out.done(&serde_json::json!({ "deleted": deleted }))?)
         }
-        Command::Show { actions: true } if !out.is_json() => {
+        Command::Show { kernel: true, .. } => kernel(nic, out),
+        Command::Show { actions: true, .. } if !out.is_json() => {
             let heading = ["ID", "ACTION", "PACKETS", "BYTES", "IDLE (s)"];
             let flows = nic.flows()?;
             let list = |f: &chanio::nic::Flow| {
@@ -111,5 +117,52 @@ pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
                 ]
             })?)
         }
+    }
+}
+
+/// What the kernel has, as `tc filter show` calls it.
+fn kernel(nic: &mut dyn Nic, out: &mut Out) -> Done {
+    let heading = [
+        "PLACE", "CHAIN", "PREF", "PROTOCOL", "KIND", "HANDLE", "IN HW", "PACKETS", "BYTES", "RULE",
+    ];
+    let of_filter = |rule: &KernelRule, text: String| match rule.kind.as_str() {
+        "fdb" => "-".to_owned(),
+        _ => text,
+    };
+    Ok(out.list(&nic.kernel_rules()?, heading, |rule| {
+        [
+            rule.place.clone(),
+            of_filter(rule, rule.chain.to_string()),
+            of_filter(rule, rule.priority.to_string()),
+            of_filter(rule, protocol(rule.protocol)),
+            rule.kind.clone(),
+            of_filter(rule, format!("{:#x}", rule.handle)),
+            in_hardware(rule),
+            rule.packets.to_string(),
+            rule.bytes.to_string(),
+            or_dash(rule.rule.as_deref()),
+        ]
+    })?)
+}
+
+fn in_hardware(rule: &KernelRule) -> String {
+    match (&rule.why_not, rule.in_hw_count) {
+        (None, _) => "yes".to_owned(),
+        (Some(why), 0) => format!("no: {why}"),
+        (Some(why), count) => format!("{count} of {}: {why}", rule.ports),
+    }
+}
+
+/// In tc's words.
+fn protocol(ether_type: u32) -> String {
+    match ether_type {
+        3 => "all".to_owned(),
+        0x0800 => "ip".to_owned(),
+        0x86dd => "ipv6".to_owned(),
+        0x0806 => "arp".to_owned(),
+        0x8100 => "802.1Q".to_owned(),
+        0x88a8 => "802.1ad".to_owned(),
+        0x8847 => "mpls_uc".to_owned(),
+        other => format!("{other:#06x}"),
     }
 }

@@ -101,6 +101,7 @@ pub fn run(options: DemoOptions) -> Result<Report, DemoError> {
         nic_index: 0,
         ageing_secs: 300,
         profile: &chanio_model::profile::GENERIC,
+        offload: false,
     })?;
     nic.set_eswitch(EswitchChange {
         mode: Some(Mode::Switchdev),

@@ -166,6 +166,14 @@ impl NicApi for Fake {
         unreachable!("no plan asks for it")
     }
 
+    fn kernel_rules(&self) -> Result<Vec<KernelRule>, Refused> {
+        unreachable!("no plan asks for it")
+    }
+
+    fn offloaded_rules(&self) -> Vec<RuleInfo> {
+        unreachable!("no plan asks for it")
+    }
+
     fn info(&self) -> NicInfo {
         unreachable!("no plan asks for it")
     }

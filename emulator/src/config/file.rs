@@ -45,6 +45,7 @@ pub(super) struct Nic {
     pub nic_index: Number,
     pub ageing_secs: Number,
     pub profile: Text,
+    pub offload: Option<bool>,
     pub run_dir: Text,
 }
 

@@ -140,6 +140,7 @@ fn check_fixed(now: &NicConfig, new: &NicConfig) -> Result<(), ConfigError> {
     same("profile", &name(&now.profile), &name(&new.profile), |n| {
         (*n).to_owned()
     })?;
+    same("offload", &now.offload, &new.offload, bool::to_string)?;
     same("run_dir", &now.run_dir, &new.run_dir, |path| {
         path.display().to_string()
     })

@@ -33,6 +33,8 @@ pub struct Overrides {
     pub ageing_secs: Option<i64>,
     /// `--profile`
     pub profile: Option<ProfileName>,
+    /// `--offload`
+    pub offload: bool,
     /// `--run-dir`
     pub run_dir: Option<PathBuf>,
     /// `--channels`: so many besides those of the file, called ch1, ch2 and so on.
@@ -206,6 +208,7 @@ fn nic(source: &Source, from: &file::Nic, over: &Overrides) -> Result<NicConfig,
         profile: text(source, over.profile, &from.profile)?
             .unwrap_or(ProfileName(&GENERIC))
             .0,
+        offload: over.offload || from.offload.unwrap_or(false),
     })
 }
 

@@ -214,6 +214,27 @@ fn flow_actions(names: &PortNames, info: &RuleInfo) -> Vec<proto::FlowAction> {
     actions.map(one).collect()
 }
 
+/// A filter or an address of the kernel's as listed.
+pub fn kernel_rule(names: &PortNames, rule: KernelRule) -> proto::KernelRule {
+    let text = rule.spec.map(|spec| names.rule(&spec)).or(rule.text);
+    proto::KernelRule {
+        place: rule.place,
+        kind: rule.kind,
+        chain: rule.chain,
+        priority: rule.priority.into(),
+        handle: rule.handle,
+        protocol: rule.protocol.into(),
+        rule: text.unwrap_or_default(),
+        ports: rule.ports,
+        in_hw: rule.in_hw,
+        why_not: rule.why_not.unwrap_or_default(),
+        ids: rule.ids.into_iter().map(|id| id.0).collect(),
+        packets: rule.packets,
+        bytes: rule.bytes,
+        idle_ns: rule.idle_ns,
+    }
+}
+
 /// An address as listed.
 pub fn fdb_entry(names: &PortNames, info: &FdbInfo) -> proto::FdbEntry {
     proto::FdbEntry {

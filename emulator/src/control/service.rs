@@ -219,6 +219,22 @@ impl Control for Service {
         Ok(listed::<proto::Flow, _>(list.await?))
     }
 
+    type ListKernelRulesStream = Stream<proto::KernelRule>;
+
+    async fn list_kernel_rules(
+        &self,
+        _: Request<proto::ListKernelRulesRequest>,
+    ) -> Reply<Self::ListKernelRulesStream> {
+        let list = self.ask_alone(|nic| {
+            let (names, rules) = (PortNames::of(nic), nic.kernel_rules()?);
+            let list = rules.into_iter();
+            Ok(list
+                .map(|rule| convert::kernel_rule(&names, rule))
+                .collect())
+        });
+        Ok(listed::<proto::KernelRule, _>(list.await?))
+    }
+
     type ListFdbStream = Stream<proto::FdbEntry>;
 
     async fn list_fdb(&self, _: Request<proto::ListFdbRequest>) -> Reply<Self::ListFdbStream> {
@@ -364,7 +380,9 @@ impl Control for Service {
         convert::traced_frame(&frame)?;
         let steps = self.ask_alone(move |nic| {
             let vport = vport(nic, &port)?;
-            let (names, rules) = (PortNames::of(nic), nic.rules());
+            let (names, mut rules) = (PortNames::of(nic), nic.rules());
+            rules.extend(nic.offloaded_rules());
+            rules.sort_by_key(|rule| rule.id);
             let steps = nic.trace(vport, from_host, &frame).into_iter();
             Ok(steps
                 .map(|step| convert::trace_step(&names, &rules, step))

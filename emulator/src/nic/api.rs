@@ -54,6 +54,10 @@ nic_api! {
     fn flush_rules(&self) -> usize;
     /// Flow rules, in the order they were added.
     fn rules(&self) -> Vec<RuleInfo>;
+    /// What tc and bridges of the kernel have for representors, and whether it is in hardware.
+    fn kernel_rules(&self) -> Result<Vec<KernelRule>, Refused>;
+    /// The rules that are in hardware for the kernel, by id.
+    fn offloaded_rules(&self) -> Vec<RuleInfo>;
     /// The address table, by VLAN and address.
     fn fdb(&self) -> Vec<FdbInfo>;
     /// Add a static address; VLAN 0 is untagged.

@@ -61,6 +61,7 @@ impl Nic {
             infos.push(self.channel_info(&entry));
             state.channels.insert(name, entry);
         }
+        state.kernel.outdated();
         Ok(infos)
     }
 
@@ -103,6 +104,8 @@ impl Nic {
             entries.into_iter().map(|e| (e.session, e.port)).unzip();
         self.vhost.remove(sessions.into_iter().flatten().collect());
         let vports: Vec<_> = vports.into_iter().collect();
+        let stale = [stale, state.kernel.forget(&vports)].concat();
+        state.kernel.outdated();
         self.unpublish(&vports, &stale);
         self.delete_representors(&ports);
         Ok(())
@@ -202,7 +205,9 @@ impl Nic {
             .get_mut(name)
             .expect("found above, still locked");
         entry.spec = spec;
-        Ok(self.channel_info(entry))
+        let info = self.channel_info(entry);
+        state.kernel.outdated();
+        Ok(info)
     }
 
     /// All channels, by name.

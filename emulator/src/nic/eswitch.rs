@@ -3,7 +3,7 @@
 use super::{Nic, Refused, State, check_range, mode_name, seconds, spec::*};
 use crate::datapath::Change;
 use chanio_model::eswitch::{self as model, FdbLimits, Mode};
-use chanio_model::flow::{Action, Policers, Rule, RuleSpec, RuleTotals};
+use chanio_model::flow::{Action, Origin, Policers, Rule, RuleSpec, RuleTotals};
 use chanio_model::{Mac, Nanos, RuleId, VportId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,6 +51,8 @@ impl Nic {
         if mode_after != mode_now {
             let rules = state.take_rules();
             changes.extend(rules.keys().map(|id| model::Change::RemoveRule(*id)));
+            let gone = state.kernel.clear().into_iter();
+            changes.extend(gone.map(model::Change::RemoveRule));
             changes.push(model::Change::SetVepa(false));
             changes.push(model::Change::SetMode(mode_after));
         }
@@ -60,6 +62,7 @@ impl Nic {
         let changes: Vec<_> = changes.into_iter().map(Change::Switch).collect();
         self.datapath.apply(&changes);
         if mode_after != mode_now {
+            state.kernel.outdated();
             self.datapath.fdb().write().flush_learned();
         }
         if let Some(secs) = change.ageing_secs {
@@ -154,7 +157,7 @@ impl Nic {
         spec: RuleSpec,
     ) -> Result<Arc<Rule>, Refused> {
         let shards = self.config.workers;
-        let rule = Rule::with_policers(id, spec, shards, &mut state.policers)?;
+        let rule = Rule::of(Origin::Control, id, spec, shards, &mut state.policers)?;
         Ok(Arc::new(rule))
     }
 
@@ -241,27 +244,12 @@ impl Nic {
     /// Flow rules in the order they were added.
     pub fn rules(&self) -> Vec<RuleInfo> {
         let now = self.datapath.now();
-        let idle = |t: RuleTotals| (t.packets > 0).then(|| now.saturating_sub(t.last_used));
-        let info = |(id, rule): (&RuleId, &Arc<Rule>)| {
-            let totals = rule.totals();
-            let action = |index| {
-                let totals = rule.action_totals(index);
-                ActionInfo {
-                    packets: totals.packets,
-                    bytes: totals.bytes,
-                    idle_ns: idle(totals),
-                }
-            };
-            RuleInfo {
-                id: *id,
-                spec: rule.spec().clone(),
-                packets: totals.packets,
-                bytes: totals.bytes,
-                idle_ns: idle(totals),
-                actions: (0..rule.spec().actions.len()).map(action).collect(),
-            }
-        };
-        self.state.lock().rules.iter().map(info).collect()
+        let state = self.state.lock();
+        state
+            .rules
+            .values()
+            .map(|rule| rule_info(rule, now))
+            .collect()
     }
 
     /// The address table, by VLAN and address.
@@ -368,6 +356,28 @@ impl State {
     fn take_rules(&mut self) -> BTreeMap<RuleId, Arc<Rule>> {
         self.policers = Policers::default();
         std::mem::take(&mut self.rules)
+    }
+}
+
+/// A rule as it is at a time.
+pub(super) fn rule_info(rule: &Rule, now: Nanos) -> RuleInfo {
+    let idle = |t: RuleTotals| (t.packets > 0).then(|| now.saturating_sub(t.last_used));
+    let totals = rule.totals();
+    let action = |index| {
+        let totals = rule.action_totals(index);
+        ActionInfo {
+            packets: totals.packets,
+            bytes: totals.bytes,
+            idle_ns: idle(totals),
+        }
+    };
+    RuleInfo {
+        id: rule.id(),
+        spec: rule.spec().clone(),
+        packets: totals.packets,
+        bytes: totals.bytes,
+        idle_ns: idle(totals),
+        actions: (0..rule.spec().actions.len()).map(action).collect(),
     }
 }
 

@@ -7,6 +7,7 @@ mod channels;
 pub mod edge;
 pub mod error;
 mod eswitch;
+mod kernel;
 mod names;
 mod rates;
 pub mod spec;
@@ -17,6 +18,7 @@ pub use names::PortNames;
 
 use crate::capture::{Capture, Filter};
 use crate::datapath::{Change, Datapath, Source, Step, Workers};
+use crate::offload::Offload;
 use crate::port::{
     Counted, Counters, Endpoint, Limiter, Netdevs, Port, RepresentorSpec, Representors, Uplink,
     probe,
@@ -26,6 +28,7 @@ use chanio_model::eswitch::{self as model, Fdb, FdbLimits, Mode, Switch};
 use chanio_model::flow::{Policers, Rule};
 use chanio_model::rate::Tree;
 use chanio_model::{ChannelName, Nanos, RuleId, VportId};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
 use spec::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +51,8 @@ pub struct Nic {
 }
 
 struct Running {
+    /// Follows the kernel, if it is to.
+    _offload: Option<Offload>,
     _workers: Workers,
     ageing: JoinHandle<()>,
     stop_ageing: Sender<()>,
@@ -66,6 +71,8 @@ struct State {
     policers: Policers,
     /// Rules with an idle timeout, maybe some that have gone since, and when they were made.
     timed: BTreeMap<RuleId, Nanos>,
+    /// What of the kernel's is in hardware.
+    kernel: kernel::KernelRules,
     ageing_secs: u32,
     rates: Tree,
     /// `None` once the NIC has shut down.
@@ -152,6 +159,19 @@ impl Nic {
                 }
             },
         };
+        let planner = match (config.offload, &representors) {
+            (false, _) => None,
+            (true, Ok(_)) => {
+                let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
+                Some(Arc::new(wake.map_err(|e| Refused::os("offload", e))?))
+            }
+            (true, Err(why)) => {
+                return Err(Refused::Missing {
+                    what: "offload".into(),
+                    why: format!("there are no representors: {why}"),
+                });
+            }
+        };
         let mut fdb = Fdb::default();
         fdb.set_limits(FdbLimits {
             ageing: seconds(config.ageing_secs),
@@ -201,6 +221,7 @@ impl Nic {
                 next_rule: 1,
                 policers: Policers::default(),
                 timed: BTreeMap::new(),
+                kernel: kernel::KernelRules::new(planner.clone()),
                 ageing_secs: config.ageing_secs,
                 rates: Tree::default(),
                 uplink: Some(uplink),
@@ -223,7 +244,11 @@ impl Nic {
                 }
             })
             .map_err(|e| Refused::os("starting the ageing thread", e))?;
+        let offload = planner.map(|wake| Offload::start(Arc::downgrade(&nic), wake));
         *nic.running.lock() = Some(Running {
+            _offload: offload
+                .transpose()
+                .map_err(|e| Refused::os("offload: listening to the kernel", e))?,
             _workers: workers,
             ageing,
             stop_ageing,
@@ -266,6 +291,7 @@ impl Nic {
         let uplink = self.state.lock().uplink.take();
         drop(uplink);
         if let Some(Running {
+            _offload,
             _workers,
             ageing,
             stop_ageing,

@@ -27,6 +27,9 @@ pub struct NicConfig {
     pub ageing_secs: u32,
     /// Whose limits it has, and whose refusals.
     pub profile: &'static Profile,
+    /// Follow the kernel: what tc and bridges do with representors is done in hardware, where the
+    /// result is the same. Needs representors.
+    pub offload: bool,
 }
 
 /// Whether vports get a netdev.
@@ -276,6 +279,41 @@ pub struct RuleInfo {
     pub idle_ns: Option<u64>,
     /// What got to each of its actions, in their order.
     pub actions: Vec<ActionInfo>,
+}
+
+/// A filter of tc's on a representor, or an address that a bridge knows to be behind one.
+#[derive(Clone, Debug)]
+pub struct KernelRule {
+    /// The netdev, `block N`, or the bridge.
+    pub place: String,
+    /// `flower`, `matchall`, `u32` and so on; `fdb` for an address.
+    pub kind: String,
+    /// tc's chain; 0 for an address.
+    pub chain: u32,
+    /// tc's priority (`pref`); 0 for an address.
+    pub priority: u16,
+    /// The filter's own number; 0 for an address.
+    pub handle: u32,
+    /// EtherType that the filter is for, 3: all; 0 for an address.
+    pub protocol: u16,
+    /// What an address is listed as.
+    pub text: Option<String>,
+    /// As a rule of the switch, on the first port where it is in hardware.
+    pub spec: Option<RuleSpec>,
+    /// On so many ports it could be in hardware.
+    pub ports: u32,
+    /// On so many it is.
+    pub in_hw: u32,
+    /// Why it is not, on the first port where it is not.
+    pub why_not: Option<String>,
+    /// The rules that are there for it, by number.
+    pub ids: Vec<RuleId>,
+    /// Packets that took it in hardware.
+    pub packets: u64,
+    /// Bytes of those packets, from the Ethernet header on, without FCS.
+    pub bytes: u64,
+    /// Nanoseconds since the last one; `None`: none came.
+    pub idle_ns: Option<u64>,
 }
 
 /// What got to one action of a rule.

@@ -27,7 +27,7 @@ mod link_watch;
 pub mod netdev;
 pub mod netns;
 pub mod representor;
-mod rtnl;
+pub(crate) mod rtnl;
 mod steering;
 pub mod tap;
 mod tun_ioctl;

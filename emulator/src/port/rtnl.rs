@@ -2,12 +2,12 @@
 //! afterwards. The kernel works through a datagram before `send` returns, so nothing here waits
 //! for long and no runtime is needed. Messages are built and parsed by the netlink-packet crates.
 
+use chanio_netlink::message::Message;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
     NetlinkMessage, NetlinkPayload, NlasIterator, Parseable,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::fmt;
 use std::io;
@@ -19,6 +19,9 @@ const WINDOW: usize = 64;
 /// Room for one datagram of answers; the kernel fills at most 32 KiB (`NLMSG_GOODSIZE`-based
 /// dumps follow the size that the reader offers).
 const RECV_LEN: usize = 64 * 1024;
+
+/// A dump that lacks something (`NLM_F_DUMP_INTR` of include/uapi/linux/netlink.h).
+const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// `NLMSGERR_ATTR_MSG` of include/uapi/linux/netlink.h.
 const EXTACK_MSG: u16 = 1;
@@ -66,20 +69,20 @@ impl From<KernelError> for io::Error {
 }
 
 /// What to ask of the kernel, with flags beyond REQUEST and ACK.
-pub(super) struct Request {
-    pub(super) message: RouteNetlinkMessage,
-    pub(super) flags: u16,
+pub(crate) struct Request {
+    pub(crate) message: RouteNetlinkMessage,
+    pub(crate) flags: u16,
 }
 
 /// The socket; it belongs to the network namespace in which it was opened.
-pub(super) struct Rtnl {
+pub(crate) struct Rtnl {
     socket: Socket,
     next_seq: u32,
     answers: Vec<u8>,
 }
 
 impl Rtnl {
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -98,7 +101,7 @@ impl Rtnl {
     ///
     /// # Errors
     /// The socket itself fails; then some requests may have been carried out.
-    pub(super) fn run(
+    pub(crate) fn run(
         &mut self,
         requests: impl IntoIterator<Item = Request>,
     ) -> io::Result<Vec<Result<(), KernelError>>> {
@@ -125,19 +128,40 @@ impl Rtnl {
 
     /// Calls `each` with the body of every link of the namespace: an `ifinfomsg` and attributes.
     pub(super) fn dump_links(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<()> {
-        let mut datagram = Vec::new();
-        let seq = self.next_seq;
-        let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        self.append(Request { message, flags: 0 }, NLM_F_DUMP, &mut datagram);
-        self.socket.send(&datagram, 0)?;
+        self.dump(libc::RTM_GETLINK, &[0; 16], |_, body| each(body))?;
+        Ok(())
+    }
+
+    /// Sends a request for a dump, of this type and with this body, and calls `each` with type and
+    /// body of every message of the answer. False: things changed meanwhile, so that the answer may
+    /// lack some.
+    pub(crate) fn dump(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> io::Result<bool> {
+        let request = Message {
+            kind,
+            flags: NLM_F_REQUEST | NLM_F_DUMP,
+            sequence: self.next_seq,
+            port: 0,
+            payload: body.to_vec(),
+        };
+        self.next_seq = self.next_seq.wrapping_add(1);
+        self.socket.send(&request.to_bytes(), 0)?;
+        let mut whole = true;
         loop {
             let len = self.recv()?;
             for (header, body) in messages(&self.answers[..len]) {
+                if header.sequence_number != request.sequence {
+                    continue;
+                }
+                whole &= header.flags & NLM_F_DUMP_INTR == 0;
                 match header.message_type {
-                    _ if header.sequence_number != seq => {}
-                    NLMSG_DONE => return Ok(()),
+                    NLMSG_DONE => return Ok(whole),
                     NLMSG_ERROR => return Err(ack(body).err().map_or_else(unexpected, Into::into)),
-                    _ => each(body),
+                    kind => each(kind, body),
                 }
             }
         }
@@ -211,7 +235,7 @@ fn ack(body: &[u8]) -> Result<(), KernelError> {
 }
 
 /// The messages of a datagram with their bodies; ends at the first that is cut off.
-pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (NetlinkHeader, &[u8])> {
+pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = (NetlinkHeader, &[u8])> {
     std::iter::from_fn(move || {
         let whole = datagram;
         let buffer = NetlinkBuffer::new_checked(&whole).ok()?;

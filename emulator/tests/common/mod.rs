@@ -36,6 +36,7 @@ impl Bed {
             nic_index: 0,
             ageing_secs: 300,
             profile: &chanio_model::profile::GENERIC,
+            offload: false,
         })
         .unwrap();
         Self { nic, dir }

@@ -53,6 +53,7 @@ impl Api {
             nic_index: 0,
             ageing_secs: 300,
             profile: &chanio_model::profile::GENERIC,
+            offload: false,
         })
         .unwrap();
         let server = ControlServer::start(nic.clone(), &run_dir).unwrap();

@@ -39,7 +39,10 @@ impl<'s, P: Probe> Walk<'_, 's, P> {
         match action {
             Action::Drop => return Err(DropReason::RuleDrop),
             Action::Pass | Action::Trap => return Ok(Flow::Stop(Next::Done(self.pass()))),
-            Action::Goto(chain) => return Ok(Flow::Stop(Next::Chain(*chain))),
+            Action::Goto(chain) => {
+                let chain = rule.origin().chain(*chain);
+                return Ok(Flow::Stop(Next::Chain(chain)));
+            }
             Action::Redirect(to) => {
                 self.send(*to, true)?;
                 return Ok(Flow::Stop(Next::Done(Ok(()))));
@@ -127,7 +130,7 @@ impl<'s, P: Probe> Walk<'_, 's, P> {
             Control::Pipe => return Flow::Go,
             Control::Drop => Next::Done(self.lose(DropReason::Policed)),
             Control::Pass => Next::Done(self.pass()),
-            Control::Goto(chain) => Next::Chain(chain),
+            Control::Goto(chain) => Next::Chain(rule.origin().chain(chain)),
         })
     }
 

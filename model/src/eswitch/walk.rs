@@ -6,7 +6,7 @@ use super::probe::Probe;
 use super::view::{InnerView, look_inside, may_be_tunnel};
 use super::{Arriving, Dest, HeadId, Outputs, Switch, VlanOp};
 use crate::edit::{TunnelSet, VlanModify, VlanProto, VlanTag};
-use crate::flow::{CtKey, FlowKey, Inner, KeyFlags, Rule, Seen};
+use crate::flow::{CtKey, FlowKey, Inner, KeyFlags, MAX_CHAIN, Rule, Seen};
 use crate::offload::l3_len;
 use crate::{DropReason, VportId, wire};
 use std::sync::Arc;
@@ -154,7 +154,8 @@ impl<'w, 's, P: Probe> Walk<'w, 's, P> {
             inner,
         };
         let rule = tables.lookup(chain, seen);
-        self.probe.lookup(chain, seen, rule.map(|rule| &**rule));
+        self.probe
+            .lookup(chain & MAX_CHAIN, seen, rule.map(|rule| &**rule));
         rule
     }
 

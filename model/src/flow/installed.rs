@@ -1,10 +1,13 @@
 //! A rule in the tables, with its counters.
 
 use super::policers::Policer;
-use super::{Action, Policers, RuleError, RuleSpec};
+use super::{Action, Origin, Policers, RuleError, RuleSpec};
 use crate::{Nanos, RuleId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Order of precedence in a chain, the smallest wins: whose, priority, age.
+pub type Rank = (Origin, u16, RuleId);
 
 /// One worker's counters of one rule, on a cache line of their own.
 #[derive(Debug, Default)]
@@ -43,6 +46,7 @@ pub struct RuleTotals {
 #[derive(Debug)]
 pub struct Rule {
     id: RuleId,
+    origin: Origin,
     spec: RuleSpec,
     counters: Box<[RuleCounter]>,
     /// One after the other for each action, one per worker; none if every packet that takes the
@@ -56,12 +60,14 @@ impl Rule {
     /// A rule to be counted by `shards` workers, that shares no meter with another. Refused if the
     /// specification is not [well formed](RuleSpec::check).
     pub fn new(id: RuleId, spec: RuleSpec, shards: usize) -> Result<Self, RuleError> {
-        Self::with_policers(id, spec, shards, &mut Policers::default())
+        let own = &mut Policers::default();
+        Self::of(Origin::Control, id, spec, shards, own)
     }
 
-    /// The same, but police actions with an index are those of other rules made with `policers`,
-    /// where the rule is to be [released](Policers::release) in the end.
-    pub fn with_policers(
+    /// The same of anybody's, but police actions with an index are those of other rules made with
+    /// `policers`, where the rule is to be [released](Policers::release) in the end.
+    pub fn of(
+        origin: Origin,
         id: RuleId,
         spec: RuleSpec,
         shards: usize,
@@ -81,6 +87,7 @@ impl Rule {
         };
         Ok(Self {
             id,
+            origin,
             spec,
             counters: counters(shards),
             by_action: counters(counted * shards),
@@ -108,10 +115,20 @@ impl Rule {
         &self.spec
     }
 
+    /// Whose it is.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The chain of the tables that it is in.
+    pub fn chain(&self) -> u32 {
+        self.origin.chain(self.spec.chain)
+    }
+
     /// The order of precedence: the smallest rank wins.
     #[inline]
-    pub fn rank(&self) -> (u16, RuleId) {
-        (self.spec.priority, self.id)
+    pub fn rank(&self) -> Rank {
+        (self.origin, self.spec.priority, self.id)
     }
 
     /// Counts a packet of `len` bytes for worker `shard`; only that worker may call this.

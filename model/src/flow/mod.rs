@@ -6,6 +6,7 @@
 //! | `matches`, `check` | which packets a rule is for, and which matches are well formed |
 //! | `action` | what a rule does |
 //! | `rule` | a rule as it is asked for |
+//! | `origin` | whose a rule is |
 //! | `installed` | a rule in the tables, with its counters |
 //! | `policers` | the meters of rules, and those that rules share |
 //! | `tables` | tuple-space search |
@@ -18,6 +19,7 @@ mod ct_key;
 mod installed;
 mod key;
 mod matches;
+mod origin;
 mod policers;
 pub mod reference;
 mod rule;
@@ -27,9 +29,10 @@ mod tunnel_key;
 
 pub use action::{Action, Actions, Control, MAX_ACTIONS, Police, Sample};
 pub use ct_key::{CtKey, CtState};
-pub use installed::{Rule, RuleCounter, RuleTotals};
+pub use installed::{Rank, Rule, RuleCounter, RuleTotals};
 pub use key::{FlowKey, KeyFlags, MPLS_MAX};
 pub use matches::{Inner, Masked, Match, More, PortRange, Seen};
+pub use origin::Origin;
 pub use policers::Policers;
 pub use rule::{DEFAULT_PRIORITY, MAX_CHAIN, RuleError, RuleSpec};
 pub use tables::{Looks, Tables};

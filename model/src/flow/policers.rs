@@ -90,10 +90,11 @@ impl Policers {
 mod tests {
     use super::*;
     use crate::RuleId;
+    use crate::flow::Origin;
 
     fn rule(policers: &mut Policers, actions: &str) -> Result<Rule, RuleError> {
         let spec = actions.parse().unwrap();
-        Rule::with_policers(RuleId(1), spec, 1, policers)
+        Rule::of(Origin::Control, RuleId(1), spec, 1, policers)
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The obvious implementation of the tables, which the fast one is held against.
 
-use super::{Match, Rule, Seen};
+use super::{Match, Origin, Rule, Seen};
 use crate::RuleId;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub struct LinearTables {
 impl LinearTables {
     /// As [`super::Tables::lookup`].
     pub fn lookup(&self, chain: u32, seen: Seen<'_>) -> Option<&Arc<Rule>> {
-        let of_chain = self.rules.iter().filter(|r| r.spec().chain == chain);
+        let of_chain = self.rules.iter().filter(|r| r.chain() == chain);
         let covering = of_chain.filter(|r| r.spec().matches.covers(seen));
         covering.min_by_key(|r| r.rank())
     }
@@ -37,7 +37,9 @@ impl LinearTables {
     pub fn find(&self, chain: u32, priority: u16, matches: &Match) -> Option<&Arc<Rule>> {
         let wanted = |r: &&Arc<Rule>| {
             let spec = r.spec();
-            (spec.chain, spec.priority) == (chain, priority) && spec.matches == *matches
+            r.origin() == Origin::Control
+                && (spec.chain, spec.priority) == (chain, priority)
+                && spec.matches == *matches
         };
         self.rules.iter().filter(wanted).min_by_key(|r| r.rank())
     }

@@ -2,7 +2,7 @@
 
 use super::Rank;
 use super::subtable::{Mask, Subtable};
-use crate::flow::{FlowKey, Match, Rule, Seen};
+use crate::flow::{FlowKey, Match, Origin, Rule, Seen};
 use crate::hash::HashKey;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -90,7 +90,11 @@ impl Chain {
     ) -> Option<&Arc<Rule>> {
         let index = *self.by_mask.get(&Mask::of(matches))?;
         let mut rules = self.subtables[index as usize].wanting(hash, matches);
-        rules.find(|r| r.spec().priority == priority && r.spec().matches == *matches)
+        rules.find(|r| {
+            r.origin() == Origin::Control
+                && r.spec().priority == priority
+                && r.spec().matches == *matches
+        })
     }
 
     pub(super) fn is_empty(&self) -> bool {

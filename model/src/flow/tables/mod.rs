@@ -14,16 +14,13 @@ mod subtable;
 
 pub use chain::Looks;
 
-use super::{Match, Rule, RuleSpec, Seen};
+use super::{Match, Rank, Rule, RuleSpec, Seen};
 use crate::RuleId;
 use crate::hash::HashKey;
 use chain::Chain;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 use subtable::Mask;
-
-/// Order of precedence in a chain, the smallest wins: priority, then age.
-type Rank = (u16, RuleId);
 
 /// The rules of a switch.
 #[derive(Clone, Debug)]
@@ -50,8 +47,8 @@ impl Default for Tables {
 }
 
 impl Tables {
-    /// The rule for a packet: among those of the chain that cover it the one with the lowest
-    /// priority number, then the lowest id.
+    /// The rule for a packet: among those of the chain that cover it the one of the first
+    /// [`Origin`](super::Origin), then with the lowest priority number, then the lowest id.
     #[inline]
     pub fn lookup(&self, chain: u32, seen: Seen<'_>) -> Option<&Arc<Rule>> {
         self.chain(chain)?.lookup(&self.hash, seen)
@@ -77,7 +74,7 @@ impl Tables {
         }
         self.generation += 1;
         self.rules.insert(rule.id(), rule.clone());
-        let chain = match rule.spec().chain {
+        let chain = match rule.chain() {
             0 => &mut self.first,
             chain => self.others.entry(chain).or_default(),
         };
@@ -89,7 +86,7 @@ impl Tables {
     pub fn remove(&mut self, id: RuleId) -> Option<Arc<Rule>> {
         let rule = self.rules.remove(&id)?;
         self.generation += 1;
-        let number = rule.spec().chain;
+        let number = rule.chain();
         if number == 0 {
             self.first.remove(&self.hash, &rule);
         } else if let Some(chain) = self.others.get_mut(&number) {
@@ -106,7 +103,8 @@ impl Tables {
         self.rules.get(&id)
     }
 
-    /// The rule of this chain and priority that asks for exactly this; the oldest, if several do.
+    /// Control's rule of this chain and priority that asks for exactly this; the oldest, if several
+    /// do.
     pub fn find(&self, chain: u32, priority: u16, matches: &Match) -> Option<&Arc<Rule>> {
         self.chain(chain)?.find(&self.hash, priority, matches)
     }

@@ -13,7 +13,7 @@ use super::flower::RuleFlags;
 use super::header::{At, EGRESS};
 use super::{Filter, FilterKind};
 use chanio_model::edit::TunnelKind;
-use chanio_model::flow::{RuleError, RuleSpec};
+use chanio_model::flow::{Match, RuleError, RuleSpec};
 use chanio_model::{Mac, VportId};
 use std::net::IpAddr;
 
@@ -105,21 +105,41 @@ pub trait Surroundings {
 
 /// The rule that does in the switch what the filter does in the kernel.
 pub fn to_model(filter: &Filter, around: &dyn Surroundings) -> Result<RuleSpec, NotOffloaded> {
-    let (key, actions, flags, unknown) = match &filter.kind {
-        Some(FilterKind::Flower(rule)) => {
-            (Some(&rule.key), &rule.actions, rule.flags, &rule.unknown)
-        }
-        Some(FilterKind::Matchall(rule)) => (None, &rule.actions, rule.flags, &rule.unknown),
-        Some(kind) => return Err(NotOffloaded::Kind(kind.name().to_owned())),
-        None => return Err(NotOffloaded::Kind("none".to_owned())),
+    let (actions, flags) = match &filter.kind {
+        Some(FilterKind::Flower(rule)) => (&rule.actions, rule.flags),
+        Some(FilterKind::Matchall(rule)) => (&rule.actions, rule.flags),
+        other => return Err(other_kind(other.as_ref())),
     };
     if flags.is_some_and(|flags| flags.has(RuleFlags::SKIP_HW)) {
         return Err(NotOffloaded::SkipHw);
     }
+    let spec = RuleSpec {
+        chain: filter.chain(),
+        priority: filter.priority,
+        matches: to_match(filter, around)?,
+        actions: act::read(actions, around)?,
+        cookie: cookie(actions),
+        idle_timeout: 0,
+    };
+    spec.check()?;
+    Ok(spec)
+}
+
+fn other_kind(kind: Option<&FilterKind>) -> NotOffloaded {
+    NotOffloaded::Kind(kind.map_or("none", FilterKind::name).to_owned())
+}
+
+/// The packets that the filter is for, whatever it does with them and wherever it wants to be.
+pub fn to_match(filter: &Filter, around: &dyn Surroundings) -> Result<Match, NotOffloaded> {
+    let (key, unknown) = match &filter.kind {
+        Some(FilterKind::Flower(rule)) => (Some(&rule.key), &rule.unknown),
+        Some(FilterKind::Matchall(rule)) => (None, &rule.unknown),
+        other => return Err(other_kind(other.as_ref())),
+    };
     if let Some(attr) = unknown.first() {
         return Err(NotOffloaded::Key(format!("attribute {}", attr.kind)));
     }
-    let mut matches = Default::default();
+    let mut matches = Match::default();
     if let Some(key) = key {
         key::read(key, filter.protocol, &mut matches)?;
     } else if filter.protocol != ETH_P_ALL {
@@ -147,16 +167,8 @@ pub fn to_model(filter: &Filter, around: &dyn Surroundings) -> Result<RuleSpec, 
         }
     }
     matches.normalize();
-    let spec = RuleSpec {
-        chain: filter.chain(),
-        priority: filter.priority,
-        matches,
-        actions: act::read(actions, around)?,
-        cookie: cookie(actions),
-        idle_timeout: 0,
-    };
-    spec.check()?;
-    Ok(spec)
+    matches.check()?;
+    Ok(matches)
 }
 
 /// ETH_P_ALL: filters for every packet.
