@@ -243,13 +243,14 @@ fn compare(sent: &[u8], kernel: &Outcome, model: &Outcome) -> Compared {
     let proto = if l4 == 34 { sent[23] } else { sent[20] };
     // Without source port and checksum.
     let checksum = match proto {
-        6 => 16,
-        _ => 6,
+        6 => 16..18,
+        132 => 8..12,
+        _ => 6..8,
     };
     let masked = |frame: &[u8]| {
         let mut frame = frame.to_vec();
-        for at in [l4, l4 + checksum] {
-            if let Some(number) = frame.get_mut(at..at + 2) {
+        for range in [0..2, checksum.clone()] {
+            if let Some(number) = frame.get_mut(l4 + range.start..l4 + range.end) {
                 number.fill(0);
             }
         }
@@ -257,7 +258,7 @@ fn compare(sent: &[u8], kernel: &Outcome, model: &Outcome) -> Compared {
     };
     let moved = |frame: &[u8]| frame.get(l4..l4 + 2) != sent.get(l4..l4 + 2);
     let drawn = kernel_port == model_port
-        && matches!(proto, 6 | 17)
+        && matches!(proto, 6 | 17 | 132)
         && moved(by_kernel)
         && moved(by_model)
         && masked(by_kernel) == masked(by_model);
@@ -335,6 +336,7 @@ fn order(case: &Case) -> Order {
     let sent = |said: &Said| Sent {
         port: 0,
         hex: format!("{header}{}", to_hex(&said.frame)),
+        put_aside: false,
     };
     Order {
         setup: rules(&case.policy),

@@ -12,6 +12,7 @@ use chanio_emu::port::{IfName, RECV_BUF_LEN, Tap};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IoSlice, Write};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Why the agent gives up.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,9 @@ pub fn run(path: &str, ports: usize) -> Result<(), AgentError> {
     Ok(())
 }
 
+/// How often a look is taken at what became of a frame that may be put aside.
+const ASIDE: usize = 15;
+
 struct Agent {
     ports: Vec<Tap>,
     representors: Vec<Tap>,
@@ -88,7 +92,17 @@ impl Agent {
             if let Err(err) = port.send(&[IoSlice::new(&bytes)]) {
                 refused.push_str(&format!("frame: {err}\n"));
             }
-            frames.push(self.collect()?);
+            let mut got = Vec::new();
+            for _ in 0..if sent.put_aside { ASIDE } else { 0 } {
+                // That thread runs when nobody else does.
+                std::thread::sleep(Duration::from_millis(2));
+                got = self.collect()?;
+                if !got.is_empty() {
+                    break;
+                }
+            }
+            got.extend(self.collect()?);
+            frames.push(got);
         }
         let (shown, more) = self.tc.run(&order.show).map_err(broken)?;
         refused.push_str(&more);

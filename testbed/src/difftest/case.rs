@@ -1,7 +1,8 @@
 //! One case, and what became of it on either side.
 
-use super::frame::{Frame, frame};
-use super::rule::{Rule, rule};
+use super::frame::{Frame, carried_frame, frame};
+use super::rule::{Rule, rule, whole_tunnels};
+use super::tracked::tracked;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -45,14 +46,33 @@ pub struct Seen {
 
 /// A random case.
 pub fn case() -> impl Strategy<Value = Case> {
-    vec(frame(PORTS), 1..8).prop_flat_map(|frames| {
-        let rule = |n| proptest::option::weighted(0.7, rule(PORTS, n, frames.clone()));
+    prop_oneof![
+        4 => with_rules(vec(frame(PORTS), 1..8).boxed(), true),
+        2 => with_rules(carried().boxed(), false),
+        2 => tracked().prop_map(|(rules, frames)| Case { rules, frames }),
+    ]
+}
+
+/// Some in tunnels, some that the uplink does not receive.
+fn carried() -> impl Strategy<Value = Vec<Frame>> {
+    let other = frame(PORTS - 1).prop_map(|frame| Frame {
+        port: frame.port + 1,
+        ..frame
+    });
+    vec(prop_oneof![3 => carried_frame(), 1 => other], 1..8)
+}
+
+/// Frames with rules for them, and for others if they may be for `any`.
+fn with_rules(frames: BoxedStrategy<Vec<Frame>>, any: bool) -> impl Strategy<Value = Case> {
+    frames.prop_flat_map(move |frames| {
+        let rule = |n| proptest::option::weighted(0.7, rule(PORTS, n, frames.clone(), any));
         let rules: Vec<_> = (0..MAX_RULES).map(rule).collect();
         (rules, Just(frames)).prop_map(|(rules, frames)| {
             let mut case = Case {
                 rules: rules.into_iter().flatten().collect(),
                 frames,
             };
+            case.rules.extend(whole_tunnels(&case.frames));
             if case.rules.iter().any(Rule::rewrites) {
                 // tc's csum loses what is shorter than its headers say.
                 case.frames.iter_mut().for_each(|frame| frame.cut = None);
@@ -71,7 +91,7 @@ impl Case {
             change(&mut case);
             all.push(case);
         };
-        for n in 0..self.rules.len() {
+        for n in (0..self.rules.len()).filter(|n| !self.rules[*n].kept) {
             with(&|case| drop(case.rules.remove(n)));
         }
         for n in 0..self.frames.len() {

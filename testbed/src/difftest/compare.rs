@@ -3,7 +3,7 @@
 use super::case::{Case, Outcome};
 use super::eswitch::Run;
 use super::rule::Rule;
-use super::tunnel::settle;
+use super::tunnel::{settle, without_gre6_ecn};
 use std::collections::BTreeSet;
 
 /// Where the eswitch differs from tc in software on purpose. Each is told in
@@ -16,6 +16,8 @@ pub enum Intended {
     Udp6NoChecksum,
     /// tc's csum leaves fragments over IPv6 alone.
     Ip6Fragment,
+    /// GRE's netdev over IPv6 does not tell on the outside that congestion can be marked.
+    Gre6Ecn,
 }
 
 /// What came out for one frame.
@@ -23,10 +25,11 @@ type Came = Vec<(String, Vec<u8>)>;
 
 impl Intended {
     /// All of them.
-    pub const ALL: [Intended; 3] = [
+    pub const ALL: [Intended; 4] = [
         Intended::Trap,
         Intended::Udp6NoChecksum,
         Intended::Ip6Fragment,
+        Intended::Gre6Ecn,
     ];
 
     /// The name that reports and the table use.
@@ -35,6 +38,7 @@ impl Intended {
             Intended::Trap => "trap",
             Intended::Udp6NoChecksum => "udp6_no_checksum",
             Intended::Ip6Fragment => "ip6_fragment",
+            Intended::Gre6Ecn => "gre6_ecn",
         }
     }
 
@@ -52,6 +56,16 @@ impl Intended {
                 let rest = came.iter().filter(|(netdev, _)| *netdev != representor);
                 trapped.then(|| rest.cloned().collect())
             }
+            Intended::Gre6Ecn => {
+                let sent = any(|rule| {
+                    let set = |action: &String| action.starts_with("tunnel_key set kind gre");
+                    rule.actions.iter().any(set)
+                });
+                let change = |(netdev, bytes): &(String, Vec<u8>)| {
+                    (netdev.clone(), without_gre6_ecn(bytes.clone()))
+                };
+                sent.then(|| came.iter().map(change).collect())
+            }
             Intended::Udp6NoChecksum | Intended::Ip6Fragment => {
                 let summed = any(|rule| rule.actions.iter().any(|a| a.starts_with("pedit")));
                 let change = |(netdev, bytes): &(String, Vec<u8>)| {
@@ -67,7 +81,7 @@ impl Intended {
     }
 }
 
-fn settle_all(came: &Came) -> Came {
+pub(super) fn settle_all(came: &Came) -> Came {
     let settled = came
         .iter()
         .map(|(netdev, bytes)| (netdev.clone(), settle(bytes.clone())));

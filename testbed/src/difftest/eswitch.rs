@@ -1,11 +1,13 @@
 //! A case through the eswitch's model.
 
 use super::case::{Case, Outcome, PORTS, Seen};
+use super::frame::Frame;
+use super::rule;
 use chanio_model::eswitch::{
     Arriving, Change, Dest, Fdb, FdbLimits, FlowCache, Meta, Mode, Output, Outputs, Switch,
     VportConfig,
 };
-use chanio_model::flow::{Rule, RuleSpec};
+use chanio_model::flow::{Origin, Policers, Rule, RuleSpec};
 use chanio_model::offload::{Offload, VnetHdr, finish_checksum};
 use chanio_model::{RuleId, VportId, wire};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,11 +46,14 @@ pub fn run(case: &Case) -> Run {
         switch.apply(change).expect("a new switch takes it");
     }
     let mut rules = BTreeMap::new();
+    let mut policers = Policers::default();
     for (n, rule) in case.rules.iter().enumerate() {
         let name = (rule.chain, rule.prio);
         let made = rule.text().parse::<RuleSpec>().map_err(|e| e.to_string());
-        let made = made
-            .and_then(|spec| Rule::new(RuleId(n as u64 + 1), spec, 1).map_err(|e| e.to_string()));
+        let made = made.and_then(|spec| {
+            let id = RuleId(n as u64 + 1);
+            Rule::of(Origin::Control, id, spec, 1, &mut policers).map_err(|e| e.to_string())
+        });
         match made {
             Ok(rule) => {
                 let rule = Arc::new(rule);
@@ -99,12 +104,17 @@ pub fn run(case: &Case) -> Run {
         }
         came.sort_by(|a, b| a.0.cmp(&b.0));
         outcome.frames.push(came);
-        let tag = if frame.tags.is_empty() { 0 } else { 4 };
-        let counted = (bytes.len() as u64).saturating_sub(14 + tag);
+        let (whole, inside) = (counted(&bytes, frame), counted(&frame.inside(), frame));
         let mut met = BTreeSet::new();
         for (((name, seen), rule), before) in
             outcome.seen.iter_mut().zip(rules.values()).zip(before)
         {
+            let asked = case
+                .rules
+                .iter()
+                .find(|rule| (rule.chain, rule.prio) == *name);
+            let in_tunnel = asked.is_some_and(rule::Rule::is_for_tunnels);
+            let counted = if in_tunnel { inside } else { whole };
             for ((seen, now), before) in seen.iter_mut().zip(packets(rule)).zip(before) {
                 if now > before {
                     met.insert(*name);
@@ -115,7 +125,46 @@ pub fn run(case: &Case) -> Run {
         }
         hits.push(met);
     }
+    share_counts(case, &mut outcome.seen);
     Run { outcome, hits }
+}
+
+/// tc has one action, with its counters, for all police with the same index.
+fn share_counts(case: &Case, seen: &mut BTreeMap<(u32, u16), Vec<Seen>>) {
+    /// An action of a rule.
+    type Place = ((u32, u16), usize);
+    let mut shared: BTreeMap<&str, Vec<Place>> = BTreeMap::new();
+    for rule in &case.rules {
+        for (n, action) in rule.actions.iter().enumerate() {
+            if let Some(rest) = action.strip_prefix("police index ") {
+                let index = rest.split(' ').next().unwrap_or_default();
+                shared
+                    .entry(index)
+                    .or_default()
+                    .push(((rule.chain, rule.prio), n));
+            }
+        }
+    }
+    for places in shared.values() {
+        let mut sum = Seen::default();
+        for (name, n) in places {
+            if let Some(one) = seen.get(name).and_then(|all| all.get(*n)) {
+                sum.packets += one.packets;
+                sum.bytes += one.bytes;
+            }
+        }
+        for (name, n) in places {
+            if let Some(one) = seen.get_mut(name).and_then(|all| all.get_mut(*n)) {
+                *one = sum;
+            }
+        }
+    }
+}
+
+/// What tc counts of a frame: the Ethernet header and the outermost tag are off by then.
+fn counted(bytes: &[u8], frame: &Frame) -> u64 {
+    let tag = if frame.tags.is_empty() { 0 } else { 4 };
+    (bytes.len() as u64).saturating_sub(14 + tag)
 }
 
 /// One copy as it leaves: by which netdev, and all of it, finished as for a receiver that takes

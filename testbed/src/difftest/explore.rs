@@ -34,26 +34,36 @@ pub struct Tally {
     pub different: Vec<String>,
 }
 
+/// Random cases that follow from a seed.
+pub struct Draw(TestRunner);
+
+impl Draw {
+    /// From the first one on.
+    pub fn new(seed: u64) -> Self {
+        let config = Config {
+            failure_persistence: None,
+            ..Config::default()
+        };
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+        Self(TestRunner::new_with_rng(config, rng))
+    }
+
+    /// The next one.
+    pub fn case(&mut self) -> Case {
+        let tree = case().new_tree(&mut self.0).expect("no conditions");
+        tree.current()
+    }
+}
+
 /// Runs `cases` cases made from `seed`; stops early after `enough` that differ.
 pub fn explore(kernel: &mut Kernel, cases: usize, seed: u64, enough: usize) -> Tally {
-    let config = Config {
-        failure_persistence: None,
-        ..Config::default()
-    };
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let mut runner = TestRunner::new_with_rng(config, rng);
+    let mut draw = Draw::new(seed);
     let mut tally = Tally::default();
     while tally.cases < cases && tally.different.len() < enough {
         let some = BATCH.min(cases - tally.cases);
-        let draw = |_| {
-            case()
-                .new_tree(&mut runner)
-                .expect("no conditions")
-                .current()
-        };
-        let drawn: Vec<_> = (0..some).map(draw).collect();
+        let drawn: Vec<_> = (0..some).map(|_| draw.case()).collect();
         for (n, verdict) in judge(kernel, &drawn, &mut tally).into_iter().enumerate() {
             let Verdict::Different(how) = verdict else {
                 continue;
@@ -143,7 +153,8 @@ fn shrink(kernel: &mut Kernel, mut case: Case, mut how: String) -> String {
     format!("{}{how}", show(&case))
 }
 
-fn show(case: &Case) -> String {
+/// A case as text, in the switch's words and in tc's.
+pub fn show(case: &Case) -> String {
     let mut text = String::new();
     for rule in &case.rules {
         text.push_str(&format!("rule: {}\n", rule.text()));

@@ -1,8 +1,10 @@
 //! Frames out of a small world, so that rules meet them, with right checksums.
 
+use super::carried::{Outer, outer};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use std::ops::Range;
 
 /// Station addresses, a group and all.
 pub const MACS: [[u8; 6]; 5] = [
@@ -35,6 +37,8 @@ pub struct Frame {
     pub cut: Option<usize>,
     /// TCP or UDP whose checksum is left to be finished, where it can be.
     pub unfinished: bool,
+    /// The tunnel that it arrives in.
+    pub outer: Option<Outer>,
 }
 
 /// A VLAN tag.
@@ -236,8 +240,17 @@ impl Ip {
     }
 }
 
+/// Puts the checksum over a pseudo-header and these bytes in at `at`; a sum of zero as UDP has it.
+pub(super) fn with_checksum(pseudo: &[u8], bytes: &mut [u8], at: usize) {
+    let sum = match checksum(&[pseudo, bytes].concat()) {
+        [0, 0] => [0xff; 2],
+        sum => sum,
+    };
+    bytes[at..at + 2].copy_from_slice(&sum);
+}
+
 /// RFC 1071, as simply as it can be done.
-fn checksum(bytes: &[u8]) -> [u8; 2] {
+pub(super) fn checksum(bytes: &[u8]) -> [u8; 2] {
     let words = bytes.chunks(2).map(|pair| match pair {
         [a, b] => u32::from(*a) << 8 | u32::from(*b),
         rest => u32::from(rest[0]) << 8,
@@ -274,6 +287,15 @@ impl Ip {
 impl Frame {
     /// As it is on the wire.
     pub fn bytes(&self) -> Vec<u8> {
+        let inside = self.inside();
+        match &self.outer {
+            Some(outer) => outer.wrap(&inside),
+            None => inside,
+        }
+    }
+
+    /// The same without the tunnel that it is in.
+    pub fn inside(&self) -> Vec<u8> {
         let mut out = [MACS[self.dst], MACS[self.src]].concat();
         for tag in &self.tags {
             out.extend(if tag.ad { [0x88, 0xa8] } else { [0x81, 0] });
@@ -326,9 +348,10 @@ impl Frame {
         let (header, at) = ip
             .checksum_place()
             .filter(|_| possible && self.unfinished)?;
-        self.cut
-            .is_none()
-            .then_some((frame_len - self.len - header, at))
+        match self.cut {
+            None => Some((frame_len - self.len - header, at)),
+            Some(_) => None,
+        }
     }
 
     /// The virtio-net header that it is sent with.
@@ -383,6 +406,15 @@ impl Frame {
         let place = out.len().checked_sub(from_end)?..out.len() - from_end + 2;
         out[place].copy_from_slice(&sent[sent.len() - from_end..][..2]);
         (ip.v6 && ip.part == Part::First).then_some(out)
+    }
+
+    /// Where a cut is in the options of IPv4.
+    fn options(&self) -> Range<usize> {
+        let from = 14 + 4 * self.tags.len() + 20;
+        match &self.body {
+            Body::Ip(ip) if ip.options && !ip.v6 => from..from + 4,
+            _ => 0..0,
+        }
     }
 
     /// EtherType behind all tags.
@@ -483,18 +515,45 @@ pub fn frame(ports: usize) -> impl Strategy<Value = Frame> {
     // A source is a station's own address.
     let len = prop_oneof![5 => 26usize..80, 1 => 400usize..500];
     let ends = (0..ports, 0..MACS.len(), 0usize..3);
-    (ends, tags(), body(), len, (cut, prop::bool::weighted(0.2))).prop_map(
-        |((port, dst, src), tags, body, len, (cut, unfinished))| Frame {
-            port,
-            dst,
-            src,
-            tags,
-            body,
-            len,
-            cut,
-            unfinished,
-        },
-    )
+    (ends, tags(), body(), len, (cut, prop::bool::weighted(0.2)))
+        .prop_map(
+            |((port, dst, src), tags, body, len, (cut, unfinished))| Frame {
+                port,
+                dst,
+                src,
+                tags,
+                body,
+                len,
+                cut,
+                unfinished,
+                outer: None,
+            },
+        )
+        .prop_map(|frame| match frame.cut {
+            // To tc an IPv4 header is there without its options.
+            Some(cut) if frame.options().contains(&cut) => Frame { cut: None, ..frame },
+            _ => frame,
+        })
+}
+
+/// A frame in a tunnel, which the uplink receives.
+pub fn carried_frame() -> impl Strategy<Value = Frame> {
+    (frame(1), outer()).prop_map(|(frame, mut outer)| {
+        if !frame.tags.is_empty() {
+            // The kernel takes the tag for the header that has the mark.
+            outer.tos &= 0xfc;
+        }
+        if outer.is_bare() && (!frame.tags.is_empty() || !matches!(frame.body, Body::Ip(_))) {
+            outer.kind = "vxlan";
+        }
+        Frame {
+            port: 0,
+            cut: None,
+            unfinished: false,
+            outer: Some(outer),
+            ..frame
+        }
+    })
 }
 
 #[cfg(test)]

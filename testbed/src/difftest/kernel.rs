@@ -21,7 +21,7 @@ impl Kernel {
         let socket = dir.join("port.sock");
         let listener = UnixListener::bind(&socket).expect("socket");
         let script = format!(
-            "load virtio_console tun vxlan geneve ip_gre nft_fwd_netdev sch_ingress cls_flower \
+            "load virtio_console tun vxlan geneve ip_gre ip6_gre nft_fwd_netdev sch_ingress cls_flower \
              cls_matchall act_csum act_ct act_gact act_mirred act_mpls act_pedit act_police \
              act_sample act_tunnel_key act_vlan\n\
              chanio-tc-agent /dev/vport0p1 {ports} &\n\

@@ -2,9 +2,11 @@
 
 use super::case::{Case, Outcome, Seen};
 use super::protocol::{Order, Report, Sent, from_hex, to_hex};
+use super::rule::Rule;
 use super::tc::{self, TcError, TcRule};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes of virtio-net header in front of each frame.
 const VNET_HDR: usize = 12;
@@ -17,24 +19,51 @@ pub struct KernelCase {
     rules: Vec<((u32, u16), TcRule)>,
 }
 
+/// A rule's text with zones and indices of police that no other order has: what was in them is not
+/// forgotten at once.
+pub(super) fn apart(text: &str, order: u32) -> String {
+    let mut before = "";
+    let words = text.split(' ').map(|word| {
+        let number = word.parse::<u32>().ok();
+        let number = match (std::mem::replace(&mut before, word), number) {
+            ("zone" | "ct_zone", Some(zone)) => Some(order % 16_000 * 4 + zone),
+            ("index", Some(index)) => Some(order * 4 + index),
+            _ => None,
+        };
+        number.map_or(word.to_owned(), |number| number.to_string())
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// How many cases were said so far.
+static ORDERS: AtomicU32 = AtomicU32::new(0);
+
 /// Says a case in tc's words.
 pub fn order(case: &Case) -> Result<KernelCase, TcError> {
     let mut rules = Vec::new();
+    let number = ORDERS.fetch_add(1, Ordering::Relaxed);
     for rule in &case.rules {
-        rules.push(((rule.chain, rule.prio), tc::rule(&rule.text())?));
+        let text = apart(&rule.text(), number);
+        rules.push(((rule.chain, rule.prio), tc::rule(&text)?));
     }
-    let chains: BTreeSet<_> = case.rules.iter().map(|rule| rule.chain).collect();
+    let block = |rule: &Rule| if rule.is_for_tunnels() { 2 } else { 1 };
+    let blocks: BTreeSet<_> = case.rules.iter().map(block).collect();
+    let chains: BTreeSet<_> = case.rules.iter().map(|r| (block(r), r.chain)).collect();
     let frames = case.frames.iter().map(|frame| Sent {
         port: frame.port,
         hex: to_hex(&[&frame.header()[..], &frame.bytes()].concat()),
+        put_aside: frame.outer.is_some(),
     });
     let order = Order {
         setup: rules.iter().map(|(_, rule)| rule.line.clone()).collect(),
         frames: frames.collect(),
-        show: vec!["filter show block 1".into()],
+        show: blocks
+            .iter()
+            .map(|n| format!("filter show block {n}"))
+            .collect(),
         cleanup: chains
             .iter()
-            .map(|n| format!("filter del block 1 chain {n}"))
+            .map(|(block, n)| format!("filter del block {block} chain {n}"))
             .collect(),
     };
     Ok(KernelCase { order, rules })
@@ -62,9 +91,12 @@ impl KernelCase {
                 .collect(),
             ..Outcome::default()
         };
-        let shown: Value = serde_json::from_str(&report.shown)
-            .unwrap_or_else(|e| panic!("tc's JSON: {e}: {report:#?}"));
-        let filters = shown.as_array().into_iter().flatten();
+        // One list for each block.
+        let shown: Result<Vec<Vec<Value>>, _> = serde_json::Deserializer::from_str(&report.shown)
+            .into_iter()
+            .collect();
+        let shown = shown.unwrap_or_else(|e| panic!("tc's JSON: {e}: {report:#?}"));
+        let filters = shown.iter().flatten();
         // Each priority comes twice, the second time with the filter.
         let filters: Vec<_> = filters
             .filter(|filter| filter.get("options").is_some())

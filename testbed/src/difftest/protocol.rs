@@ -24,6 +24,9 @@ pub struct Sent {
     pub port: usize,
     /// 12 bytes of virtio-net header and the frame.
     pub hex: String,
+    /// The kernel may put it aside on its way, for a thread of its own to go on with: tunnels do.
+    #[serde(default)]
+    pub put_aside: bool,
 }
 
 /// A frame that came out.

@@ -1,7 +1,9 @@
 //! Rules in the switch's text form, made for frames of the same small world.
 
+use super::carried::Outer;
 use super::frame::{Body, Frame, Ip, L4, MACS, Part, Tag, frame};
 use super::tunnel;
+use super::wish::Wish;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -17,6 +19,8 @@ pub struct Rule {
     pub keys: Vec<String>,
     /// Actions without the word `action`.
     pub actions: Vec<String>,
+    /// The case is none without it.
+    pub kept: bool,
 }
 
 impl Rule {
@@ -44,31 +48,17 @@ impl Rule {
         self.actions.iter().any(rewrites)
     }
 
-    /// Whether an action relies on what this key says.
+    /// Whether an action relies on what this key says, or the way in which tc is told the rule.
     pub fn needs(&self, key: &str) -> bool {
         let told = ["eth_type", "vlan_", "cvlan_", "ip_proto", "ip_flags"];
-        self.rewrites() && told.iter().any(|word| key.starts_with(word))
-    }
-}
-
-/// Random decisions that shrink to "no".
-struct Wish(u64);
-
-impl Wish {
-    /// Yes or no.
-    fn yes(&mut self) -> bool {
-        self.below(2) == 1
+        let in_tunnel = ["in_port", "enc_k", "enc_dst_ip"];
+        let any = |words: &[&str]| words.iter().any(|word| key.starts_with(word));
+        self.rewrites() && any(&told) || self.is_for_tunnels() && any(&in_tunnel)
     }
 
-    /// Yes one time in `n`.
-    fn seldom(&mut self, n: u64) -> bool {
-        self.below(n) == n - 1
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        let value = self.0 % n;
-        self.0 /= n;
-        value
+    /// Whether it is for what is inside tunnels.
+    pub fn is_for_tunnels(&self) -> bool {
+        is_tunnel_chain(self.chain) || self.keys.iter().any(|key| key.starts_with("enc_"))
     }
 }
 
@@ -275,21 +265,31 @@ fn mac(mac: [u8; 6], more: &mut Wish) -> String {
 }
 
 /// A port as the text form calls it.
-fn port(number: usize) -> String {
+pub(super) fn port(number: usize) -> String {
     match number {
         0 => "uplink".to_owned(),
         n => format!("vport:{n}"),
     }
 }
 
-/// The last chain; packets begin in 0.
-const LAST_CHAIN: u32 = 3;
+/// How many chains there are for packets of one kind, beside 0, in which packets begin.
+const CHAINS: u32 = 3;
+/// The chains of what was in tunnels are behind this one: in tc those are the chains of another
+/// block, that of the tunnels' netdevs.
+const TUNNEL_CHAINS: u32 = 10;
 
-fn last_action(ports: usize, chain: u32) -> BoxedStrategy<Option<String>> {
+/// Whether only what was in a tunnel comes to this chain.
+pub fn is_tunnel_chain(chain: u32) -> bool {
+    (TUNNEL_CHAINS + 1..=TUNNEL_CHAINS + CHAINS + 1).contains(&chain)
+}
+
+/// `base` is in front of the chains that it can go on in.
+fn last_action(ports: usize, chain: u32, base: u32) -> BoxedStrategy<Option<String>> {
     let send = (0..ports).prop_map(|n| Some(format!("redirect {}", port(n))));
     let plain = select(&["drop", "pass", "trap"][..]).prop_map(|word| Some(word.to_owned()));
     // Only onwards, so that every packet comes to an end.
-    let goto = (chain + 1..=LAST_CHAIN + 1).prop_map(|n| Some(format!("goto chain {n}")));
+    let next = chain.max(base) + 1..=base + CHAINS + 1;
+    let goto = next.prop_map(|n| Some(format!("goto chain {n}")));
     prop_oneof![4 => send, 2 => plain, 3 => goto, 1 => Just(None)].boxed()
 }
 
@@ -299,6 +299,8 @@ fn action(ports: usize, frame: &mut Frame, wish: u64) -> (String, Depth) {
     let mut wish = Wish(wish);
     // With a second tag, what tc takes for the network header is that tag.
     let deep = frame.tags.len() > 1;
+    // act_mpls leaves the EtherType of what comes from such a netdev.
+    let bare = frame.outer.as_ref().is_some_and(Outer::is_bare);
     match wish.below(14) {
         0..=3 => (
             format!("mirror {}", port(wish.below(ports as u64) as usize)),
@@ -317,10 +319,15 @@ fn action(ports: usize, frame: &mut Frame, wish: u64) -> (String, Depth) {
             format!("vlan modify {}", tag_words(&mut wish).0),
             Depth::Network,
         ),
-        7 if !deep => (mpls(frame, &mut wish), Depth::Network),
+        7 if !deep && !bare => (mpls(frame, &mut wish), Depth::Network),
         7..=9 => pedit(frame, &mut wish),
+        // By then tc no longer counts a tag that is there.
+        10 if frame.tags.is_empty() && wish.seldom(3) => (shared_police(&mut wish), Depth::Network),
         10 => (police(&mut wish), Depth::Any),
-        11 if !deep => ("csum ip4h/icmp/tcp/udp/sctp".to_owned(), Depth::Network),
+        // What is behind the last label was never a packet.
+        11 if !deep && !matches!(frame.body, Body::Other(0x0800)) => {
+            ("csum ip4h/icmp/tcp/udp/sctp".to_owned(), Depth::Network)
+        }
         12 if !deep => {
             let tagged = !frame.tags.is_empty();
             (tunnel::set(tagged, |n| wish.below(n)), Depth::Network)
@@ -350,6 +357,15 @@ fn tag_words(wish: &mut Wish) -> (String, Tag) {
         words.push_str(&format!(" priority {}", tag.prio));
     }
     (words, tag)
+}
+
+/// Rates that take nothing more once some bytes were taken, so that time does not matter, from all
+/// rules with the same index together. An index always means the same.
+fn shared_police(wish: &mut Wish) -> String {
+    let which = wish.below(3);
+    let then = ["drop/pipe", "pipe/drop", "drop/pass"][which as usize];
+    let (index, burst) = (1 + which, 70 + 90 * which);
+    format!("police index {index} rate 1bps burst {burst} conform-exceed {then}")
 }
 
 /// Rates that take all or nothing, so that time does not matter.
@@ -478,19 +494,37 @@ fn in_and_out_of_tunnels(actions: Vec<String>) -> Vec<String> {
     all.flatten().collect()
 }
 
-/// A rule, most likely for one of `frames`; `number` makes its priority one that no other rule of
-/// the case has.
-pub fn rule(ports: usize, number: u16, frames: Vec<Frame>) -> impl Strategy<Value = Rule> {
-    let chain = prop_oneof![3 => Just(0u32), 2 => 1..=LAST_CHAIN];
-    let template = prop_oneof![4 => select(frames), 1 => frame(ports)];
-    (chain, template)
-        .prop_flat_map(move |(chain, template)| {
-            let actions = (vec(any::<u64>(), 0..5), last_action(ports, chain));
+/// Rules for what is in tunnels have numbers above those of all others: tc asks them when those
+/// that look at outer headers are done.
+const TUNNEL_PRIO: u16 = 20_000;
+
+/// A rule, most likely for one of `frames`, or if `others`, maybe for any; `number` makes its priority
+/// one that no other rule of the case has.
+pub fn rule(
+    ports: usize,
+    number: u16,
+    frames: Vec<Frame>,
+    others: bool,
+) -> impl Strategy<Value = Rule> {
+    let template = if others {
+        prop_oneof![4 => select(frames), 1 => frame(ports)].boxed()
+    } else {
+        select(frames).boxed()
+    };
+    (prop::bool::weighted(0.6), 1..=CHAINS, template)
+        .prop_flat_map(move |(first, chain, template)| {
+            let base = if template.outer.is_some() {
+                TUNNEL_CHAINS
+            } else {
+                0
+            };
+            let chain = if first { 0 } else { base + chain };
+            let actions = (vec(any::<u64>(), 0..5), last_action(ports, chain, base));
             (
                 Just(chain),
                 1u16..64,
                 Just(template),
-                any::<[u64; 2]>(),
+                any::<[u64; 3]>(),
                 actions,
             )
         })
@@ -501,16 +535,72 @@ pub fn rule(ports: usize, number: u16, frames: Vec<Frame>) -> impl Strategy<Valu
                 .map(|wish| action(ports, &mut now, wish));
             let (actions, depths): (Vec<_>, Vec<_>) = actions.unzip();
             let mut actions = in_and_out_of_tunnels(actions);
-            actions.extend(last);
+            let mut depth = depths.into_iter().max().unwrap_or(Depth::Any);
+            let mut bare = Wish(wish[2] >> 32);
+            if now.tags.is_empty() && matches!(now.body, Body::Ip(_)) && bare.seldom(8) {
+                actions.push(tunnel::set_bare(|n| bare.below(n)));
+                actions.push("redirect uplink".to_owned());
+                depth = depth.max(Depth::Network);
+            } else {
+                actions.extend(last);
+            }
             if actions.is_empty() {
                 actions.push("pass".to_owned());
             }
-            let depth = depths.into_iter().max().unwrap_or(Depth::Any);
+            let mut keys = keys_of(&template, [wish[0], wish[1]], depth);
+            let mut prio = prio * 64 + number;
+            if let Some(outer) = &template.outer {
+                keys.retain(|key| !key.starts_with("in_port"));
+                if outer.is_bare() {
+                    keys.retain(|key| !key.contains("_mac "));
+                }
+                keys.push("in_port uplink".to_owned());
+                let mut wish = Wish(wish[2]);
+                let mut more = Wish(wish.below(1 << 32));
+                // What has lost its outer headers is for such rules, too.
+                if chain == 0 || !wish.seldom(4) {
+                    keys.extend(outer.keys(&mut wish, &mut more));
+                }
+                prio += TUNNEL_PRIO;
+            } else if !others && !keys.iter().any(|key| key.starts_with("in_port")) {
+                keys.push(format!("in_port {}", port(template.port)));
+            }
             Rule {
                 chain,
-                prio: prio * 64 + number,
-                keys: keys_of(&template, wish, depth),
+                prio,
+                keys,
                 actions,
+                kept: false,
             }
         })
+}
+
+/// The last rule for each kind of tunnel: in tc, what no rule is for is taken out of its tunnel by
+/// the time it gets to the host.
+pub fn whole_tunnels(frames: &[Frame]) -> Vec<Rule> {
+    // GRE's netdevs are of one family each.
+    let kinds = [
+        ("vxlan", None),
+        ("geneve", None),
+        ("vxlan-gpe", None),
+        ("gre", Some(false)),
+        ("gre", Some(true)),
+    ];
+    let kinds = kinds.into_iter().zip(65_000..);
+    let met = kinds.filter(|((kind, v6), _)| {
+        let mut outers = frames.iter().filter_map(|frame| frame.outer.as_ref());
+        outers.any(|outer| outer.kind == *kind && v6.is_none_or(|v6| v6 == outer.v6))
+    });
+    let rule = |((kind, v6), prio): ((&str, Option<bool>), u16)| {
+        let mut keys = vec!["in_port uplink".to_owned(), format!("enc_kind {kind}")];
+        keys.extend(v6.map(tunnel::to_near));
+        Rule {
+            chain: 0,
+            prio,
+            keys,
+            actions: vec!["pass".to_owned()],
+            kept: true,
+        }
+    };
+    met.map(rule).collect()
 }

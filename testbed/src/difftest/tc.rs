@@ -1,5 +1,6 @@
 //! A rule's text form as a line for `tc -batch`.
 
+use super::rule::is_tunnel_chain;
 use super::tunnel;
 use std::collections::BTreeMap;
 
@@ -47,12 +48,18 @@ const SAME: [&str; 16] = [
     "ct_state",
 ];
 
-/// Translates `text`, for shared block 1 of ports that are called p0 (the uplink), p1, ….
+/// Translates `text`, for shared block 1 of ports that are called p0 (the uplink), p1, …, or if it
+/// is for what is in tunnels, for shared block 2 of their netdevs.
 pub fn rule(text: &str) -> Result<TcRule, TcError> {
     let mut parts = text.split(" action ");
-    let keys = keys(parts.next().unwrap_or_default())?;
+    let Keys { text: keys, bare } = keys(parts.next().unwrap_or_default())?;
     let mut line = String::new();
     let mut tc_actions = 0;
+    if bare {
+        // What comes out of such a tunnel has no Ethernet header yet.
+        line.push_str(&format!(" action {PUSH_ETH} pipe"));
+        tc_actions += 1;
+    }
     let mut actions = Vec::new();
     // The netdev of the tunnel that packets are sent in.
     let mut tunnel = None;
@@ -70,7 +77,17 @@ pub fn rule(text: &str) -> Result<TcRule, TcError> {
     })
 }
 
-fn keys(text: &str) -> Result<String, TcError> {
+/// The words in front of the actions.
+struct Keys {
+    text: String,
+    /// It takes IP packets without Ethernet header.
+    bare: bool,
+}
+
+/// What does to an IP packet what the switch does when it takes one out of its tunnel.
+const PUSH_ETH: &str = "vlan push_eth dst_mac 00:00:00:00:00:00 src_mac 00:00:00:00:00:00";
+
+fn keys(text: &str) -> Result<Keys, TcError> {
     let words: Vec<_> = text.split_ascii_whitespace().collect();
     let given: BTreeMap<_, _> = words
         .chunks(2)
@@ -78,11 +95,29 @@ fn keys(text: &str) -> Result<String, TcError> {
         .collect();
     let get = |key: &str| given.get(key).map(String::as_str);
     let (protocol, mut flower) = protocol(get)?;
+    let chain = get("chain").unwrap_or("0");
+    let in_tunnel =
+        given.keys().any(|key| key.starts_with("enc_")) || chain.parse().is_ok_and(is_tunnel_chain);
     for pair in words.chunks(2) {
         let (key, value) = (pair[0], pair[1..].concat());
         match key {
             "chain" | "prio" | "eth_type" | "vlan_id" | "vlan_prio" | "vlan_tpid" | "cvlan_id"
             | "cvlan_prio" | "cvlan_tpid" => {}
+            // It follows from the netdev.
+            "in_port" if in_tunnel => {}
+            "enc_kind" => {
+                let v6 = get("enc_dst_ip").is_some_and(|address| address.contains(':'));
+                let netdev = tunnel::netdev(&value, v6);
+                let netdev = netdev.ok_or_else(|| TcError::Value("enc_kind", value.clone()))?;
+                // Bare packets come from the only netdev that has them.
+                flower.push_str(&format!(" indev {netdev}"));
+            }
+            "enc_src_ip" | "enc_dst_ip" | "enc_key_id" | "enc_dst_port" | "geneve_opts"
+            | "vxlan_opts" | "ct_zone" | "ct_mark" | "ct_label" => {
+                flower.push_str(&format!(" {key} {value}"));
+            }
+            "enc_tos" => flower.push_str(&format!(" {key} {}", number("enc_tos", &value, 16)?)),
+            "enc_ttl" => flower.push_str(&format!(" {key} {}", number("enc_ttl", &value, 16)?)),
             "in_port" => flower.push_str(&format!(" indev {}", port(&value)?)),
             "ip_tos" => flower.push_str(&format!(" {key} {}", number("ip_tos", &value, 16)?)),
             "ip_ttl" => flower.push_str(&format!(" {key} {}", number("ip_ttl", &value, 16)?)),
@@ -97,11 +132,13 @@ fn keys(text: &str) -> Result<String, TcError> {
             _ => return Err(TcError::Unknown(key.to_owned())),
         }
     }
-    Ok(format!(
-        "filter add block 1 protocol {protocol} chain {} prio {} flower{flower}",
-        get("chain").unwrap_or("0"),
+    let text = format!(
+        "filter add block {} protocol {protocol} chain {chain} prio {} flower{flower}",
+        if in_tunnel { 2 } else { 1 },
         get("prio").unwrap_or("49152"),
-    ))
+    );
+    let bare = get("enc_kind") == Some("vxlan-gpe") && chain == "0";
+    Ok(Keys { text, bare })
 }
 
 /// The protocol of the filter, and flower's own words for tags.
@@ -196,6 +233,11 @@ fn action(text: &str, tunnel: &mut Option<&'static str>) -> Result<Vec<String>, 
     let mirror = |to: &str| Ok(format!("mirred egress mirror dev {}", port(to)?));
     Ok(match words[..] {
         ["drop" | "pass" | "trap"] => vec![text.to_owned()],
+        // Its netdev takes no Ethernet header.
+        ["redirect", to] if *tunnel == Some("tgpe") => vec![
+            "vlan pop_eth pipe".to_owned(),
+            format!("mirred egress redirect dev {}", port(to)?),
+        ],
         ["redirect", to] => vec![format!("mirred egress redirect dev {}", port(to)?)],
         ["mirror", to] => vec![mirror(to)?],
         ["goto", "chain", _] => vec![text.to_owned()],
@@ -215,6 +257,10 @@ fn action(text: &str, tunnel: &mut Option<&'static str>) -> Result<Vec<String>, 
         }
         ["pedit", ..] => vec![format!("{text} pipe"), format!("csum {CHECKSUMS} pipe")],
         ["csum", names] => vec![format!("csum {} pipe", names.replace('/', " and "))],
+        ["ct", "clear"] => vec!["ct clear pipe".to_owned()],
+        ["ct", ..] => vec![format!("{text} pipe")],
+        // It counts what is behind the Ethernet header, unless it is told of that.
+        ["police", "index", ..] => vec![format!("{text} overhead 14")],
         // tc ends the list where nothing is said about those that conform.
         ["police", ..] => vec![text.to_owned()],
         // What is sampled goes to psample, and is not seen on a port.
@@ -226,7 +272,8 @@ fn action(text: &str, tunnel: &mut Option<&'static str>) -> Result<Vec<String>, 
             vec![format!("{text} pipe")]
         }
         ["tunnel_key", "set", "kind", kind, ..] => {
-            let netdev = tunnel::netdev(kind).ok_or_else(|| TcError::Unknown(text.to_owned()))?;
+            let netdev = tunnel::netdev(kind, text.contains("src_ip 2001:"));
+            let netdev = netdev.ok_or_else(|| TcError::Unknown(text.to_owned()))?;
             *tunnel = Some(netdev);
             vec![tunnel::set_for_tc(&words[2..])]
         }
