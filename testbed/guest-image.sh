@@ -48,8 +48,8 @@ version=$(ls "$work/kernel/lib/modules")
 depmod -b "$work/kernel" "$version"
 modules=(
     failover net_failover virtio_net virtio_pci virtio_console
-    tun veth vxlan geneve ip_gre ip6_gre nft_fwd_netdev nf_conntrack
-    sch_ingress cls_flower cls_matchall
+    tun veth bridge vxlan geneve ip_gre ip6_gre nft_fwd_netdev nf_conntrack
+    sch_ingress sch_tbf cls_flower cls_matchall
     act_csum act_ct act_gact act_mirred act_mpls act_pedit act_police act_sample act_skbedit act_tunnel_key act_vlan
 )
 for module in "${modules[@]}"; do

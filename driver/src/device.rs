@@ -1,7 +1,7 @@
 //! Where a device is, and how to get at it.
 
-use crate::backend::pci::Pci;
 use crate::backend::veth::Veth;
+use crate::backend::{self, pci::Pci};
 use crate::emulator::Emulator;
 use crate::transport::{Machine, Played, Transport};
 use crate::{DeviceError, Nic};
@@ -71,11 +71,14 @@ pub fn open(address: &DeviceAddress) -> Result<Box<dyn Nic>, DeviceError> {
 
 /// Get at a device of the emulator with this run directory, which plays the kernel.
 pub fn open_via(address: &DeviceAddress, run_dir: &Path) -> Result<Box<dyn Nic>, DeviceError> {
-    let played = Played::find(run_dir).map_err(|error| DeviceError::Unreachable {
-        address: address.to_string(),
+    open_over(address, Arc::new(played(run_dir, &address.to_string())?))
+}
+
+fn played(run_dir: &Path, address: &str) -> Result<Played, DeviceError> {
+    Played::find(run_dir).map_err(|error| DeviceError::Unreachable {
+        address: address.to_owned(),
         why: error.to_string(),
-    })?;
-    open_over(address, Arc::new(played))
+    })
 }
 
 /// Get at a device over this transport; emulators have a way of their own.
@@ -93,7 +96,7 @@ pub fn open_over(
 
 /// Emulators that run on this machine with a run directory in one of the usual places: /run/chanio
 /// and what is in it, and $XDG_RUNTIME_DIR/chanio.
-pub fn discover() -> Vec<DeviceAddress> {
+pub fn emulators() -> Vec<DeviceAddress> {
     let mut dirs = vec![PathBuf::from("/run/chanio")];
     if let Ok(entries) = std::fs::read_dir("/run/chanio") {
         dirs.extend(entries.flatten().map(|e| e.path()));
@@ -105,6 +108,25 @@ pub fn discover() -> Vec<DeviceAddress> {
     dirs.sort();
     dirs.dedup();
     dirs.into_iter().map(DeviceAddress::Emulator).collect()
+}
+
+/// The devices of this machine: emulators, physical functions of NICs, netdevsim's devices, and
+/// the bridges that `veth:NAME` has made.
+///
+/// # Errors
+/// The kernel does not say which there are.
+pub fn discover() -> Result<Vec<DeviceAddress>, DeviceError> {
+    let mut found = emulators();
+    found.extend(backend::discover(&Machine)?);
+    Ok(found)
+}
+
+/// The devices of the emulator with this run directory, which plays the kernel.
+///
+/// # Errors
+/// None runs there, or it does not say.
+pub fn discover_via(run_dir: &Path) -> Result<Vec<DeviceAddress>, DeviceError> {
+    backend::discover(&played(run_dir, "nic list")?)
 }
 
 #[cfg(test)]

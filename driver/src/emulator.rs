@@ -163,6 +163,12 @@ impl Nic for Emulator {
     }
 
     fn add_channels(&mut self, specs: Vec<ChannelSpec>) -> Result<Vec<Channel>, DeviceError> {
+        if specs.iter().any(|spec| spec.attach == Attach::Nothing) {
+            return Err(DeviceError::Unsupported {
+                what: "attach none".into(),
+                why: "an emulator's channel is a vhost-user device or a TAP".into(),
+            });
+        }
         let channels = specs.into_iter().map(channel_spec).collect();
         let mut client = self.client.clone();
         let made = self.list(client.add_channels(proto::AddChannelsRequest { channels }))?;
@@ -410,7 +416,8 @@ fn eswitch(e: &proto::Eswitch) -> Eswitch {
 
 fn channel_spec(spec: ChannelSpec) -> proto::ChannelSpec {
     let kind = match spec.attach {
-        Attach::VhostUser => Kind::VhostUser(proto::attach::VhostUser {}),
+        // None comes here: see add_channels.
+        Attach::VhostUser | Attach::Nothing => Kind::VhostUser(proto::attach::VhostUser {}),
         Attach::VhostUserClient { path } => Kind::VhostUserClient(proto::attach::VhostUserClient {
             path: path.display().to_string(),
         }),

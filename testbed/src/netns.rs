@@ -100,3 +100,18 @@ pub fn ip_counters(netdev: &str) -> (u64, u64, u64, u64) {
         get("tx", "bytes"),
     )
 }
+
+/// All netdevs, addresses, bridges' entries and qdiscs, here and in containers: what a change that
+/// failed could leave behind.
+pub fn netdev_state(containers: &[&Netns]) -> String {
+    // The operational state follows a little later than what it is made of, and a netdev that was
+    // up once keeps the qdisc that every netdev gets.
+    let shell = r#"(ip -j link; ip -j addr; bridge -j fdb) |
+        sed 's/"operstate":"[A-Z]*",//g; s/"qdisc":"[a-z_]*",//g'
+        tc qdisc | grep -v "qdisc \(noqueue\|pfifo_fast\|mq\|noop\) " || true"#;
+    let mut all = run(Command::new("sh").args(["-c", shell]));
+    for netns in containers {
+        all += &netns.run(&["sh", "-c", shell]);
+    }
+    all
+}

@@ -5,9 +5,7 @@ use chanio::nic::{ChannelChange, ChannelSpec, EswitchChange};
 use chanio::transport::{Effect, Faults, Machine, When};
 use chanio::{DeviceAddress, Nic};
 use chanio_emu::nic::spec::Attach;
-use chanio_testbed::netns::{Netns, isolate};
-use chanio_testbed::process::run;
-use std::process::Command;
+use chanio_testbed::netns::{Netns, isolate, netdev_state};
 use std::sync::Arc;
 
 fn open(faults: &Faults) -> Box<dyn Nic> {
@@ -31,18 +29,6 @@ fn spec(name: &str, netns: &str, address: &str) -> ChannelSpec {
         rss: None,
         attach: Attach::tap(netns, "", vec![address.parse().unwrap()]).unwrap(),
     }
-}
-
-/// All that a backend could leave behind, here and in the containers.
-fn snapshot(containers: &[&Netns]) -> String {
-    // The operational state follows a little later than what it is made of.
-    let shell = r#"(ip -j link; ip -j addr; bridge -j fdb; tc -j qdisc) |
-        sed 's/"operstate":"[A-Z]*",//g'"#;
-    let mut all = run(Command::new("sh").args(["-c", shell]));
-    for netns in containers {
-        all += &netns.run(&["sh", "-c", shell]);
-    }
-    all
 }
 
 #[test]
@@ -146,7 +132,7 @@ fn whatever_step_fails_all_is_as_before() {
     });
     let mut tried = Vec::new();
     for (change, enumerated) in [(add, true), (change, true), (free, false), (mode, true)] {
-        let before = snapshot(&containers);
+        let before = netdev_state(&containers);
         for step in 0.. {
             faults.clear();
             let mut nic = open(&faults);
@@ -167,7 +153,7 @@ fn whatever_step_fails_all_is_as_before() {
                 faults.seen()
             );
             assert_eq!(
-                snapshot(&containers),
+                netdev_state(&containers),
                 before,
                 "step {step}: {:?}",
                 faults.seen()

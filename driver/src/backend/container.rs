@@ -3,14 +3,14 @@
 use super::link::Link;
 use super::route::Route;
 use super::undo::Undo;
-use super::wanted::Wanted;
+use super::wanted::Place;
 use crate::DeviceError;
 use crate::transport::{Netns, Transport};
 use chanio_model::Mac;
 use rtnetlink::LinkUnspec;
 
 /// In the namespace: the netdev's addresses, and up.
-pub(super) fn bring_up(transport: &dyn Transport, wanted: &Wanted) -> Result<(), DeviceError> {
+pub(super) fn bring_up(transport: &dyn Transport, wanted: &Place) -> Result<(), DeviceError> {
     let mut inside = Route::open_in(transport, &wanted.netns)?;
     let whose = format!(
         "netdev `{}` in netns `{}`",

@@ -11,7 +11,8 @@ use std::time::Instant;
 /// A socket of the family, and the device that is meant.
 pub(super) struct Devlinks {
     session: Session,
-    family: u16,
+    /// None in a kernel without devlink.
+    family: Option<u16>,
     handle: Handle,
 }
 
@@ -25,15 +26,21 @@ impl Devlinks {
         let step = "opening devlink";
         let session = Session::open(transport, Protocol::Generic);
         let mut session = session.map_err(|e| TransportError::from(e).at(step))?;
-        let family = session.family(FAMILY).map_err(|e| e.at(step))?;
-        if let Some(group) = family.group(CONFIG_GROUP) {
+        let family = match session.family(FAMILY) {
+            Err(TransportError::NoFamily(_)) => None,
+            family => Some(family.map_err(|e| e.at(step))?),
+        };
+        let group = family
+            .as_ref()
+            .and_then(|family| family.group(CONFIG_GROUP));
+        if let Some(group) = group {
             session
                 .join(group)
                 .map_err(|e| TransportError::from(e).at(step))?;
         }
         Ok(Devlinks {
             session,
-            family: family.id,
+            family: family.map(|family| family.id),
             handle: Handle::new(bus, name),
         })
     }
@@ -43,9 +50,15 @@ impl Devlinks {
         Devlink::new(command, self.handle.clone())
     }
 
+    fn family(&self) -> Told<u16> {
+        self.family
+            .ok_or_else(|| TransportError::NoFamily(FAMILY.to_owned()))
+    }
+
     /// Has it carried out; what came back.
     pub(super) fn ask(&mut self, asked: &Devlink) -> Told<Vec<Devlink>> {
-        let answers = self.session.request(asked.message(self.family, 0)?)?;
+        let asked = asked.message(self.family()?, 0)?;
+        let answers = self.session.request(asked)?;
         let parsed = answers.iter().map(|answer| Devlink::parse(&answer.payload));
         Ok(parsed.collect::<Result<_, _>>()?)
     }
@@ -54,7 +67,10 @@ impl Devlinks {
     fn list(&mut self, command: u16) -> Told<Vec<Devlink>> {
         // Without a handle: kernels before 6.5 list all devices whatever is asked.
         let asked = Devlink::new(command, Handle::default());
-        let answers = self.session.dump(asked.message(self.family, 0)?)?;
+        let Some(family) = self.family else {
+            return Ok(Vec::new());
+        };
+        let answers = self.session.dump(asked.message(family, 0)?)?;
         let parsed = answers.iter().map(|answer| Devlink::parse(&answer.payload));
         let all: Vec<_> = parsed.collect::<Result<_, _>>()?;
         Ok(all
@@ -103,12 +119,8 @@ impl Devlinks {
 
     /// The eswitch's mode; none where there is no eswitch.
     pub(super) fn mode(&mut self) -> Told<Option<EswitchMode>> {
-        let asked = self.about(command::ESWITCH_GET);
-        match self.ask(&asked) {
-            Ok(told) => Ok(told.first().and_then(|told| told.eswitch.mode)),
-            Err(error) if error.is(libc::EOPNOTSUPP) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let told = self.if_known(command::ESWITCH_GET)?;
+        Ok(told.and_then(|told| told.eswitch.mode))
     }
 
     pub(super) fn set_mode(&mut self, mode: EswitchMode) -> Told<()> {
@@ -119,10 +131,17 @@ impl Devlinks {
 
     /// What the device says of itself.
     pub(super) fn info(&mut self) -> Told<Option<Devlink>> {
-        let asked = self.about(command::INFO_GET);
+        self.if_known(command::INFO_GET)
+    }
+
+    /// The answer to a question that not every device, driver or kernel knows.
+    fn if_known(&mut self, command: u16) -> Told<Option<Devlink>> {
+        let asked = self.about(command);
         match self.ask(&asked) {
             Ok(mut told) => Ok(told.pop()),
-            Err(error) if error.is(libc::EOPNOTSUPP) => Ok(None),
+            Err(TransportError::NoFamily(_)) => Ok(None),
+            // ENODEV: a device whose driver does not use devlink.
+            Err(error) if error.is(libc::EOPNOTSUPP) || error.is(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -131,7 +150,9 @@ impl Devlinks {
     pub(super) fn wait(&mut self, until: Instant) -> Told<()> {
         while let Some(message) = self.session.notification(until)? {
             let told = Devlink::parse(&message.payload);
-            if message.kind == self.family && told.is_ok_and(|told| told.handle == self.handle) {
+            if Some(message.kind) == self.family
+                && told.is_ok_and(|told| told.handle == self.handle)
+            {
                 break;
             }
         }

@@ -27,6 +27,8 @@ pub(super) enum Place {
     Hardware,
 }
 
+/// Bytes of an Ethernet header.
+const ETHERNET_HEADER: u64 = 14;
 /// Clock ticks a second in what the kernel tells (USER_HZ).
 const USER_HZ: u64 = 100;
 /// 2026-01-01T00:00:00Z, in milliseconds since 1970: ids count from there.
@@ -166,7 +168,11 @@ impl Rules<'_> {
         // One action of a rule can be several of tc's: then these are told, by their kinds.
         let one_to_one = texts.len() == flower.actions.len();
         let seen = flower.actions.iter().enumerate().map(|(place, action)| {
-            let (packets, bytes) = counted(action);
+            let (packets, mut bytes) = counted(action);
+            if self.place == Place::Software {
+                // At ingress the kernel has taken the header off before tc counts.
+                bytes += packets * ETHERNET_HEADER;
+            }
             FlowAction {
                 action: match one_to_one {
                     true => texts[place].clone(),

@@ -12,6 +12,7 @@
 
 mod container;
 mod devlink;
+mod discover;
 mod ethtool;
 mod flower;
 mod link;
@@ -23,3 +24,5 @@ mod sysfs;
 mod undo;
 pub mod veth;
 mod wanted;
+
+pub(crate) use discover::discover;

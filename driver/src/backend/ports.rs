@@ -19,14 +19,20 @@ pub(super) struct Port {
 impl Port {
     /// As the commands tell it.
     pub(super) fn representor(&self) -> Representor {
-        Representor {
-            name: self.link.name.clone(),
-            vport: self.vport.0,
-            channel: (!self.vport.is_uplink()).then(|| self.name.clone()),
-            up: self.link.up,
-            carrier: self.link.carrier,
-            mtu: self.link.mtu,
-        }
+        let channel = (!self.vport.is_uplink()).then(|| self.name.clone());
+        representor(&self.link, self.vport, channel)
+    }
+}
+
+/// A representor, and the channel that it is of, if any.
+pub(super) fn representor(link: &Link, vport: VportId, channel: Option<String>) -> Representor {
+    Representor {
+        name: link.name.clone(),
+        vport: vport.0,
+        channel,
+        up: link.up,
+        carrier: link.carrier,
+        mtu: link.mtu,
     }
 }
 

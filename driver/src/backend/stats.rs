@@ -4,6 +4,23 @@ use super::ports::Port;
 use crate::nic::{RepresentorStats, VportStats};
 use std::collections::BTreeMap;
 
+/// Counters of a channel without a representor, as its own netdev has them.
+pub(super) fn of_netdev(port: &Port) -> VportStats {
+    let stats = &port.link.stats;
+    VportStats {
+        vport: port.vport.0,
+        name: port.name.clone(),
+        tx_packets: stats.tx_packets,
+        tx_bytes: stats.tx_bytes,
+        rx_packets: stats.rx_packets,
+        rx_bytes: stats.rx_bytes,
+        drops: BTreeMap::new(),
+        representor: None,
+        queues: BTreeMap::new(),
+        explanations: BTreeMap::new(),
+    }
+}
+
 /// Counters of a port that only its representor counts: what the channel sends is received there.
 pub(super) fn of_representor(port: &Port) -> VportStats {
     let stats = &port.link.stats;

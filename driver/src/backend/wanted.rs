@@ -19,7 +19,7 @@ const MAX_VLAN: u16 = 4094;
 /// The smallest MTU that IPv4 can live with (RFC 791).
 const MIN_MTU: u16 = 68;
 
-/// A channel that is a netdev in a container's namespace.
+/// A channel.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) name: ChannelName,
@@ -30,9 +30,29 @@ pub(super) struct Wanted {
     pub(super) spoofchk: bool,
     pub(super) trust: bool,
     pub(super) link_up: bool,
+    /// Where its netdev goes, on devices that have some.
+    pub(super) inside: Option<Place>,
+}
+
+/// Where a channel's netdev goes.
+#[derive(Debug)]
+pub(super) struct Place {
     pub(super) netns: Netns,
     pub(super) ifname: IfName,
     pub(super) addresses: Vec<IpNet>,
+}
+
+impl Wanted {
+    /// Where its netdev goes.
+    pub(super) fn place(&self) -> Result<&Place, DeviceError> {
+        self.inside.as_ref().ok_or_else(|| {
+            invalid(
+                "attach",
+                "`none`",
+                "`tap:NETNS[:IF]`: the channel has a netdev",
+            )
+        })
+    }
 }
 
 /// The error for a value that a field cannot have.
@@ -106,32 +126,36 @@ pub(super) fn check<N: Nic>(nic: &N, spec: ChannelSpec) -> Result<Wanted, Device
     if !(1..=256).contains(&spec.queues) {
         return Err(invalid("queues", spec.queues, "1 to 256"));
     }
-    let Attach::Tap {
-        netns,
-        ifname,
-        addresses,
-    } = spec.attach
-    else {
-        return Err(refuse(nic, Feature::VhostUser));
+    let inside = match spec.attach {
+        Attach::Nothing => None,
+        Attach::Tap {
+            netns,
+            ifname,
+            addresses,
+        } => Some(Place {
+            ifname: ifname
+                .as_deref()
+                .unwrap_or(DEFAULT_IFNAME)
+                .parse()
+                .map_err(|e: IfNameError| unreadable(format!("attach: {e}")))?,
+            netns: Netns::open(&netns)?,
+            addresses,
+        }),
+        Attach::VhostUser | Attach::VhostUserClient { .. } => {
+            return Err(refuse(nic, Feature::VhostUser));
+        }
     };
-    let ifname = ifname.as_deref().unwrap_or(DEFAULT_IFNAME);
+    let mac = spec.mac.as_deref().map(check_mac).transpose()?;
     Ok(Wanted {
         name,
         queues: spec.queues,
-        mac: spec
-            .mac
-            .as_deref()
-            .map_or_else(|| Ok(random_mac()), check_mac)?,
+        mac: mac.unwrap_or_else(random_mac),
         vlan: spec.vlan,
         mtu: spec.mtu.into(),
         spoofchk: spec.spoofchk,
         trust: spec.trust,
         link_up: spec.link_up,
-        ifname: ifname
-            .parse()
-            .map_err(|e: IfNameError| unreadable(format!("attach: {e}")))?,
-        netns: Netns::open(&netns)?,
-        addresses,
+        inside,
     })
 }
 

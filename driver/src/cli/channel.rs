@@ -53,7 +53,7 @@ pub struct Add {
     queues: u16,
     #[command(flatten)]
     settings: Settings,
-    /// vhost-user, vhost-user-client:PATH, or tap:NETNS[:IF]
+    /// vhost-user, vhost-user-client:PATH, tap:NETNS[:IF], or none (netdevsim)
     #[arg(long, default_value = "vhost-user", value_name = "WHERE")]
     attach: Attach,
     /// Address of the netdev in the container, with its prefix; may be given several times

@@ -127,7 +127,7 @@ fn dispatch(cli: Cli, out: &mut Out) -> Result<(), CliError> {
         })
     };
     let Printed = match cli.noun {
-        Noun::Nic(nic::Command::List) => nic::list(out)?,
+        Noun::Nic(nic::Command::List) => nic::list(cli.via.as_deref(), out)?,
         Noun::Nic(nic::Command::Show) => nic::show(&mut *open()?, out)?,
         Noun::Eswitch(command) => eswitch::run(command, &mut *open()?, out)?,
         Noun::Channel(command) => {
@@ -162,7 +162,7 @@ fn dispatch(cli: Cli, out: &mut Out) -> Result<(), CliError> {
 
 /// The device meant when none is named.
 fn only_device() -> Result<DeviceAddress, CliError> {
-    let mut found = device::discover();
+    let mut found = device::emulators();
     match found.len() {
         1 => Ok(found.remove(0)),
         0 => Err(CliError::Device(DeviceError::Unreachable {

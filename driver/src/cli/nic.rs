@@ -4,6 +4,7 @@ use super::out::Out;
 use super::{Done, or_dash};
 use chanio::nic::NicInfo;
 use chanio::{Nic, device};
+use std::path::Path;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -13,10 +14,18 @@ pub enum Command {
     Show,
 }
 
-pub fn list(out: &mut Out) -> Done {
+pub fn list(via: Option<&Path>, out: &mut Out) -> Done {
+    let addresses = match via {
+        None => device::discover()?,
+        Some(run_dir) => device::discover_via(run_dir)?,
+    };
     let mut found = Vec::new();
-    for address in device::discover() {
-        match device::open(&address).and_then(|mut nic| nic.info()) {
+    for address in addresses {
+        let opened = match via {
+            None => device::open(&address),
+            Some(run_dir) => device::open_via(&address, run_dir),
+        };
+        match opened.and_then(|mut nic| nic.info()) {
             Ok(info) => found.push(info),
             // It may be starting or stopping.
             Err(error) => eprintln!("chanio: {error}"),

@@ -288,6 +288,8 @@ impl From<Attach> for proto::Attach {
     fn from(attach: Attach) -> Self {
         use proto::attach::{Kind, Tap, VhostUser, VhostUserClient};
         let kind = match attach {
+            // No channel is attached so.
+            Attach::Nothing => return Self { kind: None },
             Attach::VhostUser => Kind::VhostUser(VhostUser {}),
             Attach::VhostUserClient { path } => Kind::VhostUserClient(VhostUserClient {
                 path: path.display().to_string(),

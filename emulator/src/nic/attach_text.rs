@@ -1,4 +1,4 @@
-//! The text form of [`Attach`]: `vhost-user`, `vhost-user-client:PATH`, `tap:NETNS[:IF]`; and the
+//! The text form of [`Attach`]: `vhost-user`, `vhost-user-client:PATH`, `tap:NETNS[:IF]`, `none`; and the
 //! checks that every way to ask for one goes through.
 
 use super::edge::shown;
@@ -19,7 +19,9 @@ const MAX_SOCKET_PATH: usize = 107;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AttachError {
     /// No such kind.
-    #[error("attach: `{0}` is none of `vhost-user`, `vhost-user-client:PATH`, `tap:NETNS[:IF]`")]
+    #[error(
+        "attach: `{0}` is none of `vhost-user`, `vhost-user-client:PATH`, `tap:NETNS[:IF]`, `none`"
+    )]
     Kind(String),
     /// Not a socket's path.
     #[error("attach: `{0}` is not an absolute path of at most 107 bytes")]
@@ -112,6 +114,7 @@ impl FromStr for Attach {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once(':') {
             None if text == "vhost-user" => Ok(Attach::VhostUser),
+            None if text == "none" => Ok(Attach::Nothing),
             Some(("vhost-user-client", path)) => Attach::vhost_user_client(path),
             Some(("tap", rest)) => match rest.rsplit_once(':') {
                 None => Attach::tap(rest, "", Vec::new()),
@@ -128,6 +131,7 @@ impl fmt::Display for Attach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Attach::VhostUser => f.write_str("vhost-user"),
+            Attach::Nothing => f.write_str("none"),
             Attach::VhostUserClient { path } => {
                 write!(f, "vhost-user-client:{}", path.display())
             }

@@ -272,7 +272,7 @@ impl Nic {
                     .join(format!("{}.sock", spec.name)),
             ),
             Attach::VhostUserClient { path } => Some(path.clone()),
-            Attach::Tap { .. } => None,
+            Attach::Tap { .. } | Attach::Nothing => None,
         }
     }
 
@@ -297,6 +297,9 @@ impl Nic {
             .chain((state.next_vport..MAX_VPORTS).map(VportId));
         let mut planned = Vec::with_capacity(specs.len());
         for mut spec in specs {
+            if spec.attach == Attach::Nothing {
+                return Err(attached_nowhere());
+            }
             let max_queues = match spec.attach {
                 Attach::Tap { .. } => MAX_TAP_QUEUES,
                 _ => MAX_QUEUE_PAIRS,
@@ -392,6 +395,7 @@ impl Nic {
                     addresses,
                     carrier: spec.link_up,
                 })?),
+                Attach::Nothing => return Err(attached_nowhere()),
                 Attach::VhostUser | Attach::VhostUserClient { .. } => {
                     Endpoint::Rings(Arc::new(Channel::new(
                         *vport,
@@ -533,6 +537,14 @@ fn follow_link(port: &Port, netdev: &Attached, up: bool) -> Result<(), Refused> 
     match &port.representor {
         Some(representor) => representor.tap.set_carrier(up).map_err(failed),
         None => Ok(()),
+    }
+}
+
+fn attached_nowhere() -> Refused {
+    Refused::Invalid {
+        field: "attach",
+        value: "`none`".into(),
+        allowed: "`vhost-user`, `vhost-user-client:PATH` or `tap:NETNS[:IF]`".into(),
     }
 }
 

@@ -82,6 +82,9 @@ pub enum Attach {
         /// Addresses it gets.
         addresses: Vec<ipnet::IpNet>,
     },
+    /// Nowhere: of devices whose functions have no netdevs, as netdevsim's. No emulator's channel
+    /// is such.
+    Nothing,
 }
 
 /// A channel as asked for.

@@ -17,9 +17,9 @@ mod vf;
 
 use super::devlink::Devlinks;
 use super::flower::{Place, Rules};
-use super::ports::Ports;
+use super::ports::representor;
 use super::route::Route;
-use super::stats::of_representor;
+use super::stats::{of_netdev, of_representor};
 use super::sysfs::{Bus, Device};
 use super::undo::all_or_nothing;
 use super::wanted::{self, no_channel};
@@ -83,10 +83,6 @@ impl Pci {
         Ok(pci)
     }
 
-    fn ports(&mut self) -> Result<Ports, DeviceError> {
-        Ok(self.state()?.into_ports())
-    }
-
     fn with_rules<T>(
         &mut self,
         what: &'static str,
@@ -133,7 +129,10 @@ impl Nic for Pci {
             Feature::VhostUser => {
                 "the channel is a netdev, not a virtio device; use --attach tap:NETNS[:IF]"
             }
-            Feature::Netns if netdevsim => "netdevsim's virtual functions have no netdevs",
+            Feature::Netns if netdevsim => {
+                "netdevsim's virtual functions have no netdevs; use --attach none"
+            }
+            Feature::Queues if netdevsim => "netdevsim's virtual functions have no netdevs",
             Feature::PortVlan if sf => {
                 "a subfunction has no port VLAN: in switchdev mode flow rules push and pop tags"
             }
@@ -150,9 +149,7 @@ impl Nic for Pci {
             Feature::Switchdev | Feature::Flows | Feature::Representors if self.no_eswitch() => {
                 "its driver has no devlink eswitch"
             }
-            Feature::RateNodes | Feature::TxShare if self.no_eswitch() => {
-                "its driver has no devlink rates"
-            }
+            Feature::RateNodes if self.no_eswitch() => "its driver has no devlink rates",
             Feature::QueueStats => "they are counted in the container: ethtool -S",
             Feature::Trace => "the NIC does not tell what it would do with a packet",
             Feature::Capture => "the representor is a netdev: tcpdump shows what the host sees",
@@ -180,7 +177,7 @@ impl Nic for Pci {
         let switchdev = self.why_not(Feature::Switchdev);
         let attach = match self.why_not(Feature::Netns) {
             None => vec!["tap:NETNS[:IF]"],
-            Some(_) => Vec::new(),
+            Some(_) => vec!["none"],
         };
         Ok(NicInfo {
             device: self.device.address(),
@@ -315,12 +312,14 @@ impl Nic for Pci {
                 None => Ok(Vec::new()),
             };
         }
-        Ok(state
-            .into_ports()
-            .ports
+        let nameless: Vec<_> = state
+            .nameless
             .iter()
-            .map(|port| port.representor())
-            .collect())
+            .map(|(vport, link)| representor(link, *vport, None))
+            .collect();
+        let ports = state.into_ports().ports;
+        let named = ports.iter().map(|port| port.representor());
+        Ok(named.chain(nameless).collect())
     }
 
     fn add_flows(&mut self, rules: Vec<String>, replace: bool) -> Result<Vec<u64>, DeviceError> {
@@ -362,7 +361,9 @@ impl Nic for Pci {
         if queues {
             return Err(refuse(self, Feature::QueueStats));
         }
-        let ports = self.ports()?;
+        let state = self.state()?;
+        let own = state.mode == EswitchMode::Legacy;
+        let ports = state.into_ports();
         for name in names {
             if ports.named(name).is_none() {
                 return Err(no_channel(name));
@@ -370,6 +371,10 @@ impl Nic for Pci {
         }
         let wanted = |name: &String| names.is_empty() || names.contains(name);
         let ports = ports.ports.iter().filter(|port| wanted(&port.name));
-        Ok(ports.map(of_representor).collect())
+        let stats = ports.map(|port| match own && !port.vport.is_uplink() {
+            true => of_netdev(port),
+            false => of_representor(port),
+        });
+        Ok(stats.collect())
     }
 }

@@ -10,21 +10,27 @@ use chanio_model::rate::RateChange;
 use chanio_netlink::devlink::{self, EswitchMode, RateType, command};
 
 impl Pci {
+    /// In legacy mode only virtual functions have rates.
     fn rates_state(&mut self) -> Result<State, DeviceError> {
         let state = self.state()?;
-        if self.no_eswitch() {
-            return Err(refuse(self, Feature::RateNodes));
-        }
         match state.mode {
             EswitchMode::Switchdev => Ok(state),
+            _ if self.no_eswitch() => Err(refuse(self, Feature::RateNodes)),
             _ => Err(DeviceError::Refused {
-                reason: "rates need eswitch mode switchdev, the mode is legacy".into(),
+                reason: "rate nodes need eswitch mode switchdev, the mode is legacy".into(),
             }),
         }
     }
 
     pub(super) fn read_rates(&mut self, names: &[String]) -> Result<Vec<Rate>, DeviceError> {
-        let state = self.rates_state()?;
+        let state = self.state()?;
+        if state.mode == EswitchMode::Legacy {
+            let picked = state.pick(names)?;
+            return Ok(picked
+                .into_iter()
+                .map(|c| self.vf_rate(&state, c))
+                .collect());
+        }
         let told = self.devlink.rates().map_err(|e| e.at("listing rates"))?;
         let named = |(port, rate): &(Option<u32>, devlink::Rate)| {
             let leaf = || {
@@ -99,7 +105,12 @@ impl Pci {
         name: &str,
         change: RateChange,
     ) -> Result<Rate, DeviceError> {
-        let state = self.rates_state()?;
+        let state = self.state()?;
+        if state.mode == EswitchMode::Legacy {
+            let channel = state.channel(name).ok_or_else(|| no_channel(name))?.clone();
+            self.set_vf_rate(&state, &channel, &change)?;
+            return self.read_rate(name);
+        }
         let mut asked = self.devlink.about(command::RATE_SET);
         asked.rate = wanted(change);
         match state.channel(name) {

@@ -6,7 +6,7 @@ use super::super::ethtool::set_queues;
 use super::super::link::Link;
 use super::super::sysfs::{netdevs, read_number};
 use super::super::undo::Undo;
-use super::super::wanted::{Wanted, check_mac, check_mtu, invalid};
+use super::super::wanted::{Place, Wanted, check_mac, check_mtu, invalid};
 use super::Pci;
 use super::state::{PciChannel, State};
 use crate::nic::ChannelChange;
@@ -225,19 +225,20 @@ impl Pci {
     /// Gives a function's netdev its queues and moves it to the container, under its name there.
     pub(super) fn move_inside(&mut self, link: &Link, wanted: &Wanted) -> Result<(), DeviceError> {
         set_queues(&*self.transport, &link.name, link.tx_queues, wanted.queues)?;
-        let netns: &Netns = &wanted.netns;
-        let change = moved(link.index, wanted, self.route.netns_number(netns));
+        let place = wanted.place()?;
+        let netns: &Netns = &place.netns;
+        let change = moved(link.index, wanted, place, self.route.netns_number(netns));
         let whose = format!("netdev `{}` to netns `{}`", link.name, netns.name());
         let done = self.route.set_with(change, std::os::fd::AsFd::as_fd(netns));
         done.map_err(|error| match error.is(libc::EEXIST) {
             true => invalid(
                 "attach",
-                format!("netdev `{}` in netns `{}`", wanted.ifname, netns.name()),
+                format!("netdev `{}` in netns `{}`", place.ifname, netns.name()),
                 "a name that no netdev there has yet",
             ),
             false => error.at(&format!("moving {whose}")),
         })?;
-        container::bring_up(&*self.transport, wanted)
+        container::bring_up(&*self.transport, place)
     }
 
     /// Removes subfunctions.
@@ -283,9 +284,9 @@ impl Pci {
 }
 
 /// All that one message can do: to the other namespace, under the name wanted there.
-fn moved(index: u32, wanted: &Wanted, netns: LinkAttribute) -> LinkMessage {
+fn moved(index: u32, wanted: &Wanted, place: &Place, netns: LinkAttribute) -> LinkMessage {
     LinkUnspec::new_with_index(index)
-        .name(wanted.ifname.as_str())
+        .name(place.ifname.as_str())
         .address(wanted.mac.0.to_vec())
         .mtu(wanted.mtu)
         .append_extra_attribute(netns)

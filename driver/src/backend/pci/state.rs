@@ -3,12 +3,18 @@
 use super::super::container::{self, Inside, attach};
 use super::super::link::Link;
 use super::super::ports::{Port, Ports, tunnel_device};
+use super::super::sysfs::{Bus, read_number};
 use super::super::wanted::no_channel;
 use super::Pci;
 use crate::DeviceError;
 use crate::nic::Channel;
+use chanio_emu::nic::spec::Attach;
 use chanio_model::{ChannelName, Mac, VportId};
 use chanio_netlink::devlink::{self, EswitchMode, Flavour, Function, OperationalState};
+use std::path::Path;
+
+/// Where netdevsim's devices have their settings.
+const NETDEVSIM_DEBUG: &str = "/sys/kernel/debug/netdevsim";
 
 /// What channels are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +61,8 @@ pub(super) struct State {
     pub(super) uplink: Option<Link>,
     /// In the order of their vports.
     pub(super) channels: Vec<PciChannel>,
+    /// Representors of functions that are no channels.
+    pub(super) nameless: Vec<(VportId, Link)>,
     /// Numbers of subfunctions that are taken, by whomever.
     pub(super) sf_numbers: Vec<u32>,
     /// Virtual functions that there are.
@@ -97,9 +105,13 @@ impl State {
     }
 }
 
-/// The vport of a virtual function: the first is 1, as mlx5 and ice number them.
-pub(super) fn vf_vport(number: u32) -> VportId {
-    VportId(number + 1)
+/// The vport of a function: the first virtual one's is 1, as mlx5 and ice number them, a
+/// subfunction's the number that it was given.
+pub(super) fn vport(kind: Kind, number: u32) -> VportId {
+    match kind {
+        Kind::Sf => VportId(number),
+        Kind::Vf => VportId(number.saturating_add(1)),
+    }
 }
 
 impl Pci {
@@ -127,8 +139,17 @@ impl Pci {
             links.iter().find(|link| link.index == index)
         };
         let physical = |port: &&devlink::Port| port.flavour == Some(Flavour::Physical);
-        let uplink = ports.iter().find(physical).and_then(link_of).cloned();
+        let mut uplink = ports.iter().find(physical).and_then(link_of).cloned();
+        if uplink.is_none() {
+            // A driver without devlink ports: the device's own netdev.
+            let names = self.device.netdevs(&*self.transport)?;
+            uplink = links
+                .iter()
+                .find(|link| names.contains(&link.name))
+                .cloned();
+        }
         let mut channels = Vec::new();
+        let mut nameless = Vec::new();
         let mut sf_numbers = Vec::new();
         for port in &ports {
             let (flavour, number) = match (port.flavour, port.sf, port.vf) {
@@ -141,14 +162,17 @@ impl Pci {
             };
             let link = link_of(port).filter(|_| flavour == self.kind);
             let name = link.and_then(|link| link.alias.as_deref());
-            let name = name.filter(|alias| alias.parse::<ChannelName>().is_ok());
+            // An emulator calls its functions by their ports' names until somebody has them.
+            let port_name = link.and_then(|link| link.port_name.as_deref());
+            let name = name
+                .filter(|alias| alias.parse::<ChannelName>().is_ok() && Some(*alias) != port_name);
+            if let (Some(link), None) = (link, name) {
+                nameless.push((vport(flavour, number), link.clone()));
+            }
             if let (Some(link), Some(name)) = (link, name) {
                 channels.push(PciChannel {
                     port: Port {
-                        vport: match flavour {
-                            Kind::Sf => VportId(number),
-                            Kind::Vf => vf_vport(number),
-                        },
+                        vport: vport(flavour, number),
                         name: name.to_owned(),
                         link: link.clone(),
                     },
@@ -163,6 +187,7 @@ impl Pci {
             mode,
             uplink,
             channels,
+            nameless,
             sf_numbers,
             vfs,
             links,
@@ -183,8 +208,18 @@ impl Pci {
     pub(super) fn most_channels(&self, state: &State) -> Result<u32, DeviceError> {
         match self.kind {
             Kind::Vf => {
-                let most = self.device.number(&*self.transport, "sriov_totalvfs")?;
-                Ok(most.unwrap_or(state.vfs))
+                let most = match self.device.bus {
+                    Bus::Pci => self.device.number(&*self.transport, "sriov_totalvfs")?,
+                    // For root, and where debugfs is mounted.
+                    Bus::Netdevsim => {
+                        let file = Path::new(NETDEVSIM_DEBUG).join(&self.device.name);
+                        read_number(&*self.transport, &file.join("max_vfs")).unwrap_or(None)
+                    }
+                };
+                Ok(most.unwrap_or(match self.device.bus {
+                    Bus::Pci => state.vfs,
+                    Bus::Netdevsim => u32::from(u16::MAX),
+                }))
             }
             // The NIC tells that it has no more by refusing one; a number has 32 bits, and a
             // representor's name 15 characters.
@@ -208,7 +243,8 @@ impl Pci {
 
     /// Finds the netdevs of channels, in whatever namespace that has a name.
     pub(super) fn find_inside(&self, channels: &mut [PciChannel]) -> Result<(), DeviceError> {
-        if channels.iter().all(|channel| channel.inside.is_some()) {
+        let netdevs = self.device.bus == Bus::Pci;
+        if !netdevs || channels.iter().all(|channel| channel.inside.is_some()) {
             return Ok(());
         }
         let mut devices = Vec::with_capacity(channels.len());
@@ -241,6 +277,7 @@ impl Pci {
     }
 
     fn tell(&self, state: &State, channel: &PciChannel) -> Channel {
+        let netdevs = self.device.bus == Bus::Pci;
         let inside = channel.inside.as_ref();
         let link = inside.map(|inside| &inside.link);
         let queues = match channel.function.max_io_eqs {
@@ -249,7 +286,7 @@ impl Pci {
         };
         let attached = match self.kind {
             Kind::Sf => channel.function.operational_state == Some(OperationalState::Attached),
-            Kind::Vf => link.is_some(),
+            Kind::Vf => link.is_some() || !netdevs,
         };
         let running = attached && link.is_none_or(|link| link.up);
         let settings = self.vf_settings(state, channel);
@@ -258,6 +295,7 @@ impl Pci {
             vport: channel.port.vport.0,
             mac: channel
                 .mac()
+                .or(Some(settings.mac).filter(|mac| !mac.is_zero()))
                 .map_or_else(|| "?".into(), |mac| mac.to_string()),
             queues,
             active_queues: if running { queues } else { 0 },
@@ -266,7 +304,11 @@ impl Pci {
             spoofchk: settings.spoofchk,
             trust: settings.trust,
             link: if settings.link_up { "up" } else { "down" },
-            attach: inside.map_or_else(|| attach(None, None), |inside| inside.attach()),
+            attach: match inside {
+                Some(inside) => inside.attach(),
+                None if netdevs => attach(None, None),
+                None => Attach::Nothing.to_string(),
+            },
             representor: (state.mode == EswitchMode::Switchdev)
                 .then(|| channel.port.link.name.clone()),
             socket: None,

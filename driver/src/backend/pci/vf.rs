@@ -4,23 +4,27 @@
 
 use super::super::container::{self, Inside};
 use super::super::link::Link;
-use super::super::sysfs::Device;
+use super::super::sysfs::{Bus, Device};
 use super::super::undo::Undo;
-use super::super::wanted::{Wanted, check_mac, check_mtu, check_vlan};
+use super::super::wanted::{Wanted, check_mac, check_mtu, check_vlan, invalid};
 use super::Pci;
-use super::state::{Kind, PciChannel, State, vf_vport};
+use super::state::{Kind, PciChannel, State, vport};
 use crate::DeviceError;
-use crate::nic::ChannelChange;
+use crate::nic::{ChannelChange, Rate};
 use crate::transport::Netns;
+use chanio_model::rate::RateChange;
 use chanio_model::{ChannelName, Mac};
 use chanio_netlink::devlink::{EswitchMode, Function};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_route::link::{
-    LinkAttribute, LinkVfInfo, VfInfo, VfInfoLinkState, VfInfoMac, VfInfoSpoofCheck, VfInfoTrust,
-    VfInfoVlan, VfLinkState,
+    LinkAttribute, LinkVfInfo, VfInfo, VfInfoLinkState, VfInfoMac, VfInfoRate, VfInfoSpoofCheck,
+    VfInfoTrust, VfInfoVlan, VfLinkState,
 };
 use std::os::fd::AsFd;
 use std::time::Instant;
+
+/// Bytes per second of a Mbit/s, in which the rates of virtual functions are set.
+const MBIT: u64 = 125_000;
 
 /// What the physical function's netdev says of a virtual one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,10 @@ pub(super) struct Settings {
     pub(super) spoofchk: bool,
     pub(super) trust: bool,
     pub(super) link_up: bool,
+    /// Mbit/s; 0: nothing.
+    pub(super) min_rate: u32,
+    /// Mbit/s; 0: no ceiling.
+    pub(super) max_rate: u32,
 }
 
 impl Settings {
@@ -40,6 +48,8 @@ impl Settings {
         spoofchk: false,
         trust: true,
         link_up: true,
+        min_rate: 0,
+        max_rate: 0,
     };
 
     /// Of this function, from IFLA_VFINFO_LIST.
@@ -66,6 +76,9 @@ impl Settings {
                 VfInfo::Trust(told) if told.vf_id == number => settings.trust = told.enabled,
                 VfInfo::LinkState(told) if told.vf_id == number => {
                     settings.link_up = told.state != VfLinkState::Disable;
+                }
+                VfInfo::Rate(told) if told.vf_id == number => {
+                    (settings.min_rate, settings.max_rate) = (told.min_tx_rate, told.max_tx_rate);
                 }
                 _ => {}
             }
@@ -105,6 +118,11 @@ impl Settings {
                 self.link_up != old.link_up,
                 VfInfo::LinkState(VfInfoLinkState::new(number, link(self.link_up))),
             ),
+            (
+                "rate",
+                (self.min_rate, self.max_rate) != (old.min_rate, old.max_rate),
+                VfInfo::Rate(VfInfoRate::new(number, self.min_rate, self.max_rate)),
+            ),
         ];
         let wanted = all.into_iter().filter(|(_, changed, _)| *changed);
         wanted.map(|(what, _, info)| (what, info)).collect()
@@ -129,6 +147,9 @@ impl Pci {
     /// ifalias.
     pub(super) fn legacy_vfs(&self, state: &State) -> Result<Vec<PciChannel>, DeviceError> {
         let mut functions = Vec::new();
+        if state.vfs == 0 || self.device.bus == Bus::Netdevsim {
+            return Ok(Vec::new());
+        }
         for number in 0..state.vfs {
             let device = self.vf_device(number)?.name;
             let mac = Settings::of(state.uplink.as_ref(), number).map(|settings| settings.mac);
@@ -147,9 +168,6 @@ impl Pci {
                     None => *mac == Some(link.mac),
                 })
         };
-        if functions.is_empty() {
-            return Ok(Vec::new());
-        }
         let wanted = |link: &Link| name(link).is_some() && place(link).is_some();
         let found = container::find(&*self.transport, wanted);
         let mut channels = Vec::new();
@@ -165,7 +183,7 @@ impl Pci {
     fn legacy_channel(&self, name: String, number: u32, inside: Inside) -> PciChannel {
         PciChannel {
             port: super::super::ports::Port {
-                vport: vf_vport(number),
+                vport: vport(Kind::Vf, number),
                 name,
                 link: inside.link.clone(),
             },
@@ -183,12 +201,20 @@ impl Pci {
         wanted: &[Wanted],
         undo: &mut Undo<Self>,
     ) -> Result<(), DeviceError> {
+        let nameless = self.device.bus == Bus::Netdevsim && state.mode == EswitchMode::Legacy;
+        if nameless {
+            return Err(DeviceError::Refused {
+                reason: "a channel of netdevsim needs eswitch mode switchdev, the mode is legacy: \
+                         without netdevs only a representor can have its name"
+                    .into(),
+            });
+        }
         let mut vfs = state.vfs;
         if vfs == 0 {
             vfs = wanted.len() as u32;
             let most = self.most_channels(state)?;
             if vfs > most {
-                return Err(super::super::wanted::invalid(
+                return Err(invalid(
                     "channels",
                     vfs,
                     format!("{most} at most (sriov_totalvfs)"),
@@ -254,14 +280,19 @@ impl Pci {
                 old.trust || wanted.trust
             },
             link_up: wanted.link_up,
+            ..old
         };
         self.set_vf(state, number, old, new, undo)?;
         if !legacy {
             self.name_representor(number, wanted, undo)?;
         }
+        if self.device.bus == Bus::Netdevsim {
+            return Ok(());
+        }
+        let place = wanted.place()?;
         let link = self.wait_vf_netdev(number)?;
         let back = link.clone();
-        let (netns, ifname) = (wanted.netns.name().to_owned(), wanted.ifname.to_string());
+        let (netns, ifname) = (place.netns.name().to_owned(), place.ifname.to_string());
         undo.push(
             format!("taking back netdev `{}`", link.name),
             move |pci: &mut Self| pci.take_back(&netns, &ifname, &back),
@@ -435,11 +466,11 @@ impl Pci {
                 }
                 if let Some(old) = Settings::of(state.uplink.as_ref(), channel.number) {
                     let new = Settings {
-                        mac: old.mac,
                         vlan: None,
-                        spoofchk: old.spoofchk,
-                        trust: old.trust,
                         link_up: true,
+                        min_rate: 0,
+                        max_rate: 0,
+                        ..old
                     };
                     pci.set_vf(state, channel.number, old, new, undo)?;
                 }
@@ -469,6 +500,7 @@ impl Pci {
             spoofchk: change.spoofchk.unwrap_or(old.spoofchk),
             trust: change.trust.unwrap_or(old.trust),
             link_up: change.link_up.unwrap_or(old.link_up),
+            ..old
         };
         let mut found = [channel.clone()];
         self.find_inside(&mut found)?;
@@ -512,5 +544,54 @@ impl Pci {
             });
         }
         Ok(())
+    }
+
+    /// What a virtual function may send, as the physical one's netdev limits it.
+    pub(super) fn vf_rate(&self, state: &State, channel: &PciChannel) -> Rate {
+        let settings = self.vf_settings(state, channel);
+        Rate {
+            name: channel.port.name.clone(),
+            kind: "leaf",
+            tx_share: u64::from(settings.min_rate) * MBIT,
+            tx_max: u64::from(settings.max_rate) * MBIT,
+            tx_priority: 0,
+            tx_weight: 1,
+            parent: None,
+        }
+    }
+
+    /// Changes it.
+    pub(super) fn set_vf_rate(
+        &mut self,
+        state: &State,
+        channel: &PciChannel,
+        change: &RateChange,
+    ) -> Result<(), DeviceError> {
+        let in_group = change.parent.as_ref().is_some_and(Option::is_some);
+        if in_group || change.tx_priority.is_some_and(|p| p != 0) || change.tx_weight.is_some() {
+            return Err(DeviceError::Unsupported {
+                what: "parent, tx_priority, tx_weight".into(),
+                why: "in legacy mode a virtual function has a minimum and a maximum only".into(),
+            });
+        }
+        let old = self.vf_settings(state, channel);
+        let in_mbit = |field: &str, bytes: Option<u64>, old: u32| match bytes {
+            None => Ok(old),
+            Some(bytes) if bytes % MBIT != 0 || bytes / MBIT > u64::from(u32::MAX) => Err(invalid(
+                field,
+                format!("{bytes} bytes/s"),
+                "whole Mbit/s (125000 bytes/s)",
+            )),
+            // Checked above.
+            Some(bytes) => Ok((bytes / MBIT) as u32),
+        };
+        let new = Settings {
+            min_rate: in_mbit("tx_share", change.tx_share, old.min_rate)?,
+            max_rate: in_mbit("tx_max", change.tx_max, old.max_rate)?,
+            ..old
+        };
+        super::all_or_nothing(self, |pci, undo| {
+            pci.set_vf(state, channel.number, old, new, undo)
+        })
     }
 }

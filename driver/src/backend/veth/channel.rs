@@ -4,7 +4,7 @@ use super::super::container::{self, Inside, attach};
 use super::super::link::MAX_ALIAS;
 use super::super::undo::{Undo, all_or_nothing};
 use super::super::wanted::{
-    Wanted, check_mac, check_mtu, check_names, check_vlan, invalid, no_channel,
+    Place, Wanted, check_mac, check_mtu, check_names, check_vlan, invalid, no_channel,
 };
 use super::bridge::{OWN_VLAN, PortVlan};
 use super::state::{Mode, State, representor};
@@ -90,16 +90,17 @@ impl Veth {
         vport: VportId,
         undo: &mut Undo<Self>,
     ) -> Result<(), DeviceError> {
+        let place = wanted.place()?;
         let name = representor(state.mark.nic, vport);
-        let pair = pair(&name, wanted, self.route.netns_number(&wanted.netns));
-        let made = self.route.make(pair, &[wanted.netns.as_fd()]);
+        let pair = pair(&name, wanted, place, self.route.netns_number(&place.netns));
+        let made = self.route.make(pair, &[place.netns.as_fd()]);
         made.map_err(|error| match error.is(libc::EEXIST) {
             true => invalid(
                 "attach",
                 format!(
                     "netdev `{}` in netns `{}`",
-                    wanted.ifname,
-                    wanted.netns.name()
+                    place.ifname,
+                    place.netns.name()
                 ),
                 format!("a name that no netdev there has yet (nor `{name}` here)"),
             ),
@@ -145,7 +146,7 @@ impl Veth {
                 self.lock(index, wanted.mac, veth_vlan(state, wanted.vlan))?;
             }
         }
-        container::bring_up(&*self.transport, wanted)
+        container::bring_up(&*self.transport, place)
     }
 
     /// Changes a channel, all or nothing.
@@ -351,11 +352,11 @@ pub(super) fn veth_vlan(state: &State, vlan: u16) -> Option<u16> {
 }
 
 /// A pair of which one end is made in the container's namespace, under its name there.
-fn pair(name: &str, wanted: &Wanted, netns: LinkAttribute) -> LinkMessage {
+fn pair(name: &str, wanted: &Wanted, place: &Place, netns: LinkAttribute) -> LinkMessage {
     let count = u32::from(wanted.queues);
     let tx_queues = LinkAttribute::NumTxQueues(count);
     let rx_queues = LinkAttribute::NumRxQueues(count);
-    let peer = LinkUnspec::new_with_name(wanted.ifname.as_str())
+    let peer = LinkUnspec::new_with_name(place.ifname.as_str())
         .append_extra_attribute(tx_queues.clone())
         .append_extra_attribute(rx_queues.clone())
         .mtu(wanted.mtu)

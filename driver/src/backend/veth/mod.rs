@@ -28,7 +28,7 @@ use chanio_netlink::message::{NLM_F_CREATE, NLM_F_EXCL};
 use chanio_netlink::tc::action::{Action, Control, Gact};
 use chanio_netlink::tc::flower::{FlowerRule, RuleFlags};
 use chanio_netlink::tc::{At, Filter, FilterKind, INGRESS, NEW_FILTER, NEW_QDISC, Qdisc};
-use state::Mode;
+use state::{Mark, Mode};
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
@@ -117,6 +117,15 @@ impl Veth {
             fdb_entries: self.read_fdb(&state)?.len() as u64,
         })
     }
+}
+
+/// Whether the netdev is a bridge that says it is driven so.
+pub(super) fn is_ours(link: &super::link::Link) -> bool {
+    link.is("bridge")
+        && link
+            .alias
+            .as_deref()
+            .is_some_and(|alias| Mark::parse(alias).is_some())
 }
 
 /// Why the kernel has no tc flower; tried in a namespace that nobody else is in.

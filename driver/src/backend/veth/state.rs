@@ -25,14 +25,14 @@ impl Mode {
 
 /// What the bridge's ifalias says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Mark {
+pub(super) struct Mark {
     /// The number in the representors' names.
     pub(super) nic: u32,
     pub(super) mode: Mode,
 }
 
 impl Mark {
-    pub(in super::super) fn parse(alias: &str) -> Option<Self> {
+    pub(super) fn parse(alias: &str) -> Option<Self> {
         let words: Vec<_> = alias.split(' ').collect();
         let ["chanio", "nic", nic, mode] = words[..] else {
             return None;
