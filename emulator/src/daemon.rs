@@ -2,6 +2,7 @@
 
 use crate::config::{self, ApplyError, Config, ConfigError};
 use crate::control::{ControlServer, RunDir};
+use crate::netlink::{NetlinkConfig, NetlinkServer};
 use crate::nic::{Nic, NicApi, Refused};
 use crate::port::nofile_limit;
 use sd_notify::NotifyState;
@@ -36,11 +37,16 @@ pub enum DaemonError {
 /// Runs a NIC until SIGTERM or SIGINT, and leaves nothing behind. SIGHUP has `read` called for the
 /// configuration to change to; if that cannot be done, the NIC goes on as it is.
 ///
+/// With `netlink`, the kernel is played for it as well.
+///
 /// Writes one line to standard output, and READY=1 to systemd, when everything accepts.
 ///
 /// # Errors
 /// Why it could not start.
-pub fn run(read: impl Fn() -> Result<Config, ConfigError>) -> Result<(), DaemonError> {
+pub fn run(
+    read: impl Fn() -> Result<Config, ConfigError>,
+    netlink: Option<NetlinkConfig>,
+) -> Result<(), DaemonError> {
     let mut config = read()?;
     // From here on a signal waits until there is somebody to follow it.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
@@ -62,6 +68,9 @@ pub fn run(read: impl Fn() -> Result<Config, ConfigError>) -> Result<(), DaemonE
     let plan = config::plan(&Config::empty(config.nic.clone()), &config)?;
     config::apply(&*nic, &plan)?;
     let server = ControlServer::start(nic.clone(), &run_dir)?;
+    let netlink = netlink
+        .map(|config| NetlinkServer::start(nic.clone(), &run_dir, config))
+        .transpose()?;
     say_ready(&nic)?;
     nic.play();
 
@@ -81,6 +90,7 @@ pub fn run(read: impl Fn() -> Result<Config, ConfigError>) -> Result<(), DaemonE
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     server.stop();
+    drop(netlink);
     nic.shutdown();
     Ok(())
 }

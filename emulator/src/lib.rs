@@ -10,6 +10,7 @@
 //! | [`capture`] | frames shown to whoever asks |
 //! | `offload` | what the kernel's tc and bridges do with representors, done in hardware |
 //! | [`port`] | what stands behind a vport: channel, representor, uplink; the netdevs they need |
+//! | [`netlink`] | the kernel, played: devlink, rtnetlink and sysfs as a NIC's driver has them |
 //! | [`vhost`] | vhost-user sessions: one event loop for all sockets |
 //! | [`ring`] | guest memory and split virtqueues |
 
@@ -19,6 +20,7 @@ pub mod control;
 pub mod daemon;
 pub mod datapath;
 pub mod frontend;
+pub mod netlink;
 pub mod nic;
 mod offload;
 pub mod port;

@@ -2,6 +2,7 @@
 
 use chanio_emu::config::{Config, Overrides, ProfileName};
 use chanio_emu::daemon::{self, DaemonError};
+use chanio_emu::netlink::{NetlinkConfig, PciSlot};
 use chanio_emu::nic::spec::{RepresentorMode, UplinkSpec};
 use clap::Parser;
 use std::path::PathBuf;
@@ -49,6 +50,17 @@ struct Args {
     /// Do in hardware what tc and bridges of the kernel do with representors
     #[arg(long)]
     offload: bool,
+    /// Play the kernel for the NIC at <run-dir>/netlink.sock: devlink, rtnetlink and /sys as the
+    /// driver of the profile's NIC has them. Without --uplink the wire is one with nobody there
+    #[arg(long, conflicts_with = "offload")]
+    netlink: bool,
+    /// Where on the PCI bus it is with --netlink [default: 0000:03:00.0]
+    #[arg(long, value_name = "DDDD:BB:DD.F", requires = "netlink")]
+    pci: Option<PciSlot>,
+    /// Queue pairs of each virtual function and subfunction with --netlink, 1 to 256
+    #[arg(long, value_name = "K", requires = "netlink", default_value_t = 4,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    function_queues: u16,
     /// Seconds that learned addresses live without traffic, 10 to 1,000,000 [default: 300]
     #[arg(long, value_name = "S")]
     ageing: Option<i64>,
@@ -61,6 +73,10 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
+    let netlink = args.netlink.then(|| NetlinkConfig {
+        slot: args.pci.unwrap_or_default(),
+        function_queues: args.function_queues,
+    });
     let overrides = Overrides {
         queues: args.queues,
         workers: args.workers,
@@ -74,7 +90,18 @@ fn main() -> ExitCode {
         channels: args.channels.unwrap_or(0),
         queues_per_channel: args.queues_per_channel,
     };
-    match daemon::run(|| Config::read(args.config.as_deref(), &overrides)) {
+    let read = || {
+        let mut config = Config::read(args.config.as_deref(), &overrides)?;
+        if netlink.is_some() && config.nic.uplink == UplinkSpec::None {
+            // The PCI device's netdev is the wire's, so there has to be one.
+            config.nic.uplink = UplinkSpec::Pcap {
+                input: None,
+                output: None,
+            };
+        }
+        Ok(config)
+    };
+    match daemon::run(read, netlink) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("chanio-emu: {error}");

@@ -1,8 +1,10 @@
 //! One entry for fuzzing: bytes through every parser.
 
 use crate::devlink::Devlink;
+use crate::ethtool::{Channels, Coalesce, Ethtool, Features, Rings};
 use crate::genl::Family;
 use crate::message::{Acknowledgement, Message};
+use crate::played::{Answer, Entry, Request};
 use crate::tc::{Filter, Qdisc};
 
 /// Reads the bytes as every kind of message there is, and what parses once more after emitting
@@ -13,6 +15,21 @@ pub fn parse_anything(bytes: &[u8]) {
         payload(&message.payload);
     }
     payload(bytes);
+    packet(bytes);
+}
+
+fn packet(bytes: &[u8]) {
+    if let Ok(request) = Request::parse(bytes) {
+        let again = request.to_bytes().expect("what was read can be sent");
+        assert_eq!(Request::parse(&again), Ok(request));
+    }
+    if let Ok(answer) = Answer::parse(bytes) {
+        assert_eq!(answer.to_bytes().as_deref(), Ok(bytes));
+    }
+    let _ = Entry::parse_list(bytes);
+    let mut datagram = bytes.to_vec();
+    crate::route::replace_netns_fds(&mut datagram, Some);
+    assert_eq!(datagram, bytes);
 }
 
 fn payload(bytes: &[u8]) {
@@ -26,11 +43,25 @@ fn payload(bytes: &[u8]) {
             |m| Devlink::parse(&m.payload),
         );
     }
+    ethtool::<Channels>(bytes);
+    ethtool::<Rings>(bytes);
+    ethtool::<Coalesce>(bytes);
+    ethtool::<Features>(bytes);
     if let Ok(family) = Family::parse(bytes) {
         stable(&family, |f| f.message(0), |m| Family::parse(&m.payload));
     }
     if let Ok(qdisc) = Qdisc::parse(bytes) {
         stable(&qdisc, |q| q.message(0, 0), |m| Qdisc::parse(&m.payload));
+    }
+}
+
+fn ethtool<B: crate::ethtool::Body + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+    if let Ok(message) = Ethtool::<B>::parse(bytes) {
+        stable(
+            &message,
+            |e| e.message(0, 0),
+            |m| Ethtool::parse(&m.payload),
+        );
     }
 }
 

@@ -97,7 +97,11 @@ pub trait Kernel: Send {
 /// send: answers each in one of their own, listings many in one.
 pub fn serve(kernel: &mut dyn Kernel, client: &Client, datagram: &[u8]) -> Result<Vec<Vec<u8>>> {
     let mut datagrams = Vec::new();
-    for request in Message::parse_all(datagram)? {
+    let mut rest = datagram;
+    // As in netlink_rcv_skb: what is no message ends the datagram. Some programs send all of a
+    // buffer that is only begun.
+    while let Ok((request, length)) = Message::parse(rest) {
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         // As in netlink_rcv_skb: messages that ask for nothing are skipped.
         if request.flags & NLM_F_REQUEST == 0 || request.kind < FIRST_KIND {
             continue;
@@ -195,6 +199,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_behind_the_last_message_does_not_count() {
+        let request = Message {
+            kind: 98,
+            flags: NLM_F_REQUEST,
+            ..Message::default()
+        };
+        let mut datagram = request.to_bytes();
+        datagram.resize(300, 0);
+        let answers = serve(&mut Counting, &Client::default(), &datagram).unwrap();
+        assert_eq!(answers.len(), 1);
     }
 
     fn ask(kind: u16, flags: u16) -> Vec<Vec<Message>> {

@@ -51,6 +51,14 @@ pub enum Request {
     List(String),
     /// The target of a link under /sys.
     ReadLink(String),
+    /// setsockopt(2) of SOL_NETLINK: NETLINK_EXT_ACK, which is on unless told otherwise, or
+    /// NETLINK_GET_STRICT_CHK (netlink(7)).
+    Option {
+        /// NETLINK_*.
+        name: u32,
+        /// 0: off.
+        value: u32,
+    },
 }
 
 /// What the emulator sends.
@@ -100,6 +108,7 @@ const WRITE: u8 = 6;
 const LIST: u8 = 7;
 const READ_LINK: u8 = 8;
 const RESULT: u8 = 9;
+const OPTION: u8 = 10;
 
 impl Request {
     /// The packet, which must not be longer than [`MAX_PACKET`].
@@ -123,6 +132,9 @@ impl Request {
             }
             Request::List(path) => packet(LIST, &[checked(path)?]),
             Request::ReadLink(path) => packet(READ_LINK, &[checked(path)?]),
+            Request::Option { name, value } => {
+                packet(OPTION, &[&name.to_ne_bytes(), &value.to_ne_bytes()])
+            }
         }
     }
 
@@ -161,11 +173,18 @@ impl Request {
             }
             LIST => Request::List(path(body)?),
             READ_LINK => Request::ReadLink(path(body)?),
+            OPTION => {
+                let (name, value) = body.split_at(body.len().min(4));
+                Request::Option {
+                    name: number(name, "the name of option")?,
+                    value: number(value, "the value of option")?,
+                }
+            }
             _ => {
                 return Err(Error::Value {
                     what: "the kind of packet",
                     got: kind.into(),
-                    allowed: "0 to 8",
+                    allowed: "0 to 8 and 10",
                 });
             }
         })

@@ -1,6 +1,7 @@
 //! Whatever is emitted parses to the same.
 
 use crate::devlink::Devlink;
+use crate::ethtool::{Channels, Coalesce, Ethtool, Features, Rings};
 use crate::genl::Family;
 use crate::message::{Acknowledgement, ExtAck, Message};
 use crate::tc::{Filter, Qdisc};
@@ -54,6 +55,14 @@ proptest! {
     #[test]
     fn devlink(seed in seed()) {
         check(&seed, |d: &Devlink| d.message(20, 5), |m| Devlink::parse(&m.payload))?;
+    }
+
+    #[test]
+    fn ethtool(seed in seed()) {
+        check(&seed, |e: &Ethtool<Channels>| e.message(20, 5), |m| Ethtool::parse(&m.payload))?;
+        check(&seed, |e: &Ethtool<Rings>| e.message(20, 5), |m| Ethtool::parse(&m.payload))?;
+        check(&seed, |e: &Ethtool<Coalesce>| e.message(20, 5), |m| Ethtool::parse(&m.payload))?;
+        check(&seed, |e: &Ethtool<Features>| e.message(20, 5), |m| Ethtool::parse(&m.payload))?;
     }
 
     #[test]

@@ -3,8 +3,11 @@
 
 use crate::memory::{Buffer, Memory, MessageHeader};
 use crate::notify::Stopped;
+use crate::played::Elsewhere;
 use crate::sockets::{Datagram, ProgramFile, Socket, Sockets, process_of};
 use chanio_netlink::kernel::{Kernel, serve};
+use chanio_netlink::played::Request;
+use chanio_netlink::route::replace_netns_fds;
 use nix::errno::Errno;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -18,8 +21,8 @@ pub enum Outcome {
     File {
         /// The file.
         file: OwnedFd,
-        /// Its number in the program.
-        number: u32,
+        /// Its number in the program; none: the lowest that is free.
+        number: Option<u32>,
         /// SOCK_CLOEXEC and its like.
         close_on_exec: bool,
     },
@@ -44,18 +47,26 @@ pub fn carry_out(
     stopped: &Stopped,
     sockets: &mut Sockets,
     kernel: &mut dyn Kernel,
+    elsewhere: &mut Option<Elsewhere>,
 ) -> Result<Outcome, Errno> {
     let call = Call {
         stopped,
         memory: Memory::of(stopped.thread),
     };
     if stopped.call == libc::SYS_socket {
-        return call.socket(sockets, kernel);
+        return call.socket(sockets, kernel, elsewhere.as_ref());
     }
     let number = call.int(0).cast_unsigned();
-    let Some(socket) = sockets.by_number(number) else {
-        return Ok(Outcome::Resume);
+    let by_number = is_on_a_file(stopped.call);
+    let Some(socket) = sockets.by_number(number).filter(|_| by_number) else {
+        return match elsewhere {
+            Some(elsewhere) => elsewhere.carry_out(stopped),
+            None => Ok(Outcome::Resume),
+        };
     };
+    if let Some(errno) = socket.lost {
+        return Err(errno);
+    }
     let done = match stopped.call {
         libc::SYS_bind => return call.bind(sockets, number),
         libc::SYS_connect => Ok(0),
@@ -100,6 +111,12 @@ pub fn carry_out(
     done.map(Outcome::Done)
 }
 
+/// Whether a call's first argument is the number of a file that it is about.
+fn is_on_a_file(call: libc::c_long) -> bool {
+    use crate::filter::{ON_A_FILE, WRITES};
+    ON_A_FILE.contains(&call) || WRITES.contains(&call)
+}
+
 struct Call<'a> {
     stopped: &'a Stopped,
     memory: Memory,
@@ -123,19 +140,29 @@ impl Call<'_> {
         }
     }
 
-    fn socket(&self, sockets: &mut Sockets, kernel: &dyn Kernel) -> Result<Outcome, Errno> {
+    fn socket(
+        &self,
+        sockets: &mut Sockets,
+        kernel: &dyn Kernel,
+        elsewhere: Option<&Elsewhere>,
+    ) -> Result<Outcome, Errno> {
         let (flags, protocol) = (self.int(1), self.int(2));
         let kind = flags & !(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK);
-        if !kernel.plays(protocol) {
+        let far = match elsewhere {
+            Some(elsewhere) => elsewhere.open_socket(protocol, self.stopped.thread)?,
+            None => None,
+        };
+        if far.is_none() && !kernel.plays(protocol) {
             return Ok(Outcome::Resume);
         }
         if kind != libc::SOCK_RAW && kind != libc::SOCK_DGRAM {
             return Err(Errno::ESOCKTNOSUPPORT);
         }
-        let (file, number) = sockets.open(protocol, kind, flags & libc::SOCK_NONBLOCK != 0)?;
+        let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
+        let (file, number) = sockets.open(protocol, kind, nonblocking, far)?;
         Ok(Outcome::File {
             file,
-            number,
+            number: Some(number),
             close_on_exec: flags & libc::SOCK_CLOEXEC != 0,
         })
     }
@@ -149,7 +176,7 @@ impl Call<'_> {
         let file = ProgramFile::of(self.stopped.thread, number)?.into_fd();
         Ok(Outcome::File {
             file,
-            number: sockets.duplicate(number)?,
+            number: Some(sockets.duplicate(number)?),
             close_on_exec,
         })
     }
@@ -160,7 +187,9 @@ impl Call<'_> {
         sockets.bind(number, port, process_of(self.stopped.thread)?)?;
         if let Some(socket) = sockets.by_number(number) {
             let bits = (0..32).filter(|bit| groups & 1 << bit != 0);
-            socket.groups.extend(bits.map(|bit| bit + 1));
+            for group in bits.map(|bit| bit + 1) {
+                join(socket, group)?;
+            }
         }
         Ok(Outcome::Done(0))
     }
@@ -229,12 +258,30 @@ impl Call<'_> {
             sockets.bind(number, 0, process_of(self.stopped.thread)?)?;
         }
         let socket = sockets.by_number(number).ok_or(Errno::EBADF)?;
+        if let Some(far) = &socket.far {
+            let (datagram, files) = self.with_files(&datagram)?;
+            let length = datagram.len();
+            far.send(datagram, &files)?;
+            return Ok(Outcome::Done(length as u64));
+        }
         // The kernel, too, drops a datagram that is no messages, and says it was sent.
         let answers = serve(kernel, &socket.client, &datagram).unwrap_or_default();
         for bytes in answers {
             socket.push(Datagram { bytes, group: 0 })?;
         }
         Ok(Outcome::Done(datagram.len() as u64))
+    }
+
+    /// A datagram that names the program's files, with those files.
+    fn with_files(&self, datagram: &[u8]) -> Result<(Vec<u8>, Vec<OwnedFd>), Errno> {
+        let mut datagram = datagram.to_vec();
+        let mut files = Vec::new();
+        replace_netns_fds(&mut datagram, |number| {
+            let file = ProgramFile::of(self.stopped.thread, number).ok()?;
+            files.push(file.into_fd());
+            Some(files.len() as u32 - 1)
+        });
+        Ok((datagram, files))
     }
 
     fn receive(&self, socket: &mut Socket, number: u32) -> Result<Outcome, Errno> {
@@ -246,6 +293,7 @@ impl Call<'_> {
             () => self.int(3),
         };
         let end = ProgramFile::of(self.stopped.thread, number)?;
+        socket.receive_far()?;
         let Some(datagram) = socket.front() else {
             if flags & libc::MSG_DONTWAIT != 0 || end.is_nonblocking()? {
                 return Err(Errno::EAGAIN);
@@ -301,13 +349,26 @@ impl Call<'_> {
         let value = || self.memory.read_u32(at);
         match (level, name) {
             (SOL_NETLINK, NETLINK_ADD_MEMBERSHIP) => {
-                socket.groups.insert(value()?);
+                join(socket, value()?)?;
             }
             (SOL_NETLINK, NETLINK_DROP_MEMBERSHIP) => {
-                socket.groups.remove(&value()?);
+                let group = value()?;
+                socket.groups.remove(&group);
+                if let Some(far) = &mut socket.far {
+                    far.ask(&Request::Leave(group))?;
+                }
             }
-            (SOL_NETLINK, NETLINK_EXT_ACK) => socket.client.ext_ack = value()? != 0,
-            (SOL_NETLINK, NETLINK_GET_STRICT_CHK) => socket.client.strict = value()? != 0,
+            (SOL_NETLINK, NETLINK_EXT_ACK | NETLINK_GET_STRICT_CHK) => {
+                let value = value()?;
+                match name {
+                    NETLINK_EXT_ACK => socket.client.ext_ack = value != 0,
+                    _ => socket.client.strict = value != 0,
+                }
+                if let Some(far) = &mut socket.far {
+                    let name = name.cast_unsigned();
+                    far.ask(&Request::Option { name, value })?;
+                }
+            }
             (libc::SOL_SOCKET, libc::SO_RCVTIMEO) => {
                 let bytes = self.memory.read(at, 16)?;
                 let (words, _) = bytes.as_chunks();
@@ -356,6 +417,15 @@ impl Call<'_> {
             .write(self.arg(4), &(bytes.len() as u32).to_ne_bytes())?;
         Ok(0)
     }
+}
+
+/// Has a socket hear of a group.
+fn join(socket: &mut Socket, group: u32) -> Result<(), Errno> {
+    if let Some(far) = &mut socket.far {
+        far.ask(&Request::Join(group))?;
+    }
+    socket.groups.insert(group);
+    Ok(())
 }
 
 /// net.core.rmem_default.

@@ -6,19 +6,29 @@
 //! in the program, so that poll and close work by themselves, under a number so high that the
 //! filter knows it by that alone; all else that the program does never comes here.
 //!
+//! With an emulator in the kernel's place ([`spawn_via`]), so are the files of its device: the
+//! program opens real files with the content that the emulator gave, and writes to them come here.
+//!
 //! This is no sandbox: the program means well, and what it reads or writes elsewhere is its own
 //! business.
 
 mod call;
+mod ethtool;
+mod files;
 mod filter;
 mod memory;
 mod notify;
+mod played;
 mod serve;
 mod sockets;
 mod start;
+mod via;
 
-use chanio_netlink::kernel::Kernel;
+use chanio_netlink::kernel::{Client, Kernel, Refusal, Reply};
+use chanio_netlink::message::Message;
+use played::Elsewhere;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
 use std::thread::JoinHandle;
 
@@ -30,6 +40,17 @@ pub enum Error {
     Start {
         /// Which one.
         program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nobody plays the kernel there.
+    #[error(
+        "{}: no emulator plays the kernel there (chanio-emu --netlink --run-dir {}): {source}",
+        .run_dir.display(), .run_dir.display()
+    )]
+    Via {
+        /// Where.
+        run_dir: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -53,12 +74,51 @@ pub struct Running<K> {
 
 /// Starts a program whose netlink sockets `kernel` answers.
 pub fn spawn<K: Kernel + 'static>(command: Command, kernel: K) -> Result<Running<K>, Error> {
-    let (child, listener) = start::start(command)?;
+    spawn_with(command, kernel, None)
+}
+
+/// Starts a program for which an emulator plays the kernel: on its netlink sockets, at the files
+/// of the emulator's device under /sys, and for ethtool's ioctl. The emulator is the one whose run
+/// directory this is (`chanio-emu --netlink`).
+///
+/// What is not about the device is the real kernel's, and so is all that the program does in a
+/// network namespace other than the emulator's.
+///
+/// # Errors
+/// [`Error::Via`]: no emulator plays the kernel there; or as [`spawn`].
+pub fn spawn_via(command: Command, run_dir: &Path) -> Result<Running<RealKernel>, Error> {
+    let elsewhere = Elsewhere::open(run_dir).map_err(|source| Error::Via {
+        run_dir: run_dir.to_owned(),
+        source,
+    })?;
+    spawn_with(command, RealKernel, Some(elsewhere))
+}
+
+fn spawn_with<K: Kernel + 'static>(
+    command: Command,
+    kernel: K,
+    elsewhere: Option<Elsewhere>,
+) -> Result<Running<K>, Error> {
+    let (child, listener) = start::start(command, elsewhere.is_some())?;
     let answers = std::thread::Builder::new()
         .name("netlink".to_owned())
-        .spawn(move || serve::serve(listener, kernel))
+        .spawn(move || serve::serve(listener, kernel, elsewhere))
         .map_err(Error::Notify)?;
     Ok(Running { child, answers })
+}
+
+/// Plays nothing: netlink sockets that end nowhere else are the real kernel's.
+#[derive(Clone, Copy, Debug)]
+pub struct RealKernel;
+
+impl Kernel for RealKernel {
+    fn plays(&self, _: i32) -> bool {
+        false
+    }
+
+    fn request(&mut self, _: &Client, _: &Message) -> Result<Reply, Refusal> {
+        Err(Refusal::errno(libc::EPROTONOSUPPORT))
+    }
 }
 
 impl<K> Running<K> {

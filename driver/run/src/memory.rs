@@ -65,6 +65,35 @@ impl Memory {
         }
     }
 
+    /// Reads a text that ends with a NUL, which is not among the bytes returned.
+    pub fn read_text(&self, at: u64, max: usize) -> Result<Vec<u8>, Errno> {
+        const PAGE: u64 = 4096;
+        let mut text = Vec::new();
+        while text.len() < max {
+            // No further than the page, behind which there may be nothing.
+            let from = at + text.len() as u64;
+            let len = (PAGE - from % PAGE) as usize;
+            let part = self.read(from, len.min(max - text.len()))?;
+            match part.iter().position(|byte| *byte == 0) {
+                Some(end) => {
+                    text.extend_from_slice(&part[..end]);
+                    return Ok(text);
+                }
+                None => text.extend(part),
+            }
+        }
+        Err(Errno::ENAMETOOLONG)
+    }
+
+    /// Writes a struct stat, which is the kernel's on 64-bit machines.
+    pub fn write_stat(&self, at: u64, stat: &libc::stat) -> Result<(), Errno> {
+        let size = size_of::<libc::stat>();
+        // SAFETY: the struct is alive, and all of its bytes are of some field: what would be padding
+        // is fields of their own on the machines that the filter knows.
+        let bytes = unsafe { std::slice::from_raw_parts((&raw const *stat).cast::<u8>(), size) };
+        self.write(at, bytes)
+    }
+
     /// Writes these bytes.
     pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), Errno> {
         if bytes.is_empty() {

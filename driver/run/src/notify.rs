@@ -83,19 +83,20 @@ impl Listener {
         })
     }
 
-    /// The call returns this file under this number in the program.
+    /// The call returns this file under this number in the program, or the lowest free one.
     pub fn finish_with_file(
         &self,
         stopped: &Stopped,
         file: &OwnedFd,
-        number: u32,
+        number: Option<u32>,
         close_on_exec: bool,
     ) -> io::Result<()> {
+        let set = number.map_or(0, |_| libc::SECCOMP_ADDFD_FLAG_SETFD);
         let mut add = libc::seccomp_notif_addfd {
             id: stopped.id,
-            flags: (libc::SECCOMP_ADDFD_FLAG_SETFD | libc::SECCOMP_ADDFD_FLAG_SEND) as u32,
+            flags: (set | libc::SECCOMP_ADDFD_FLAG_SEND) as u32,
             srcfd: file.as_raw_fd().cast_unsigned(),
-            newfd: number,
+            newfd: number.unwrap_or(0),
             newfd_flags: if close_on_exec {
                 libc::O_CLOEXEC as u32
             } else {
@@ -106,7 +107,7 @@ impl Listener {
         match unsafe { self.ioctl(libc::SECCOMP_IOCTL_NOTIF_ADDFD, &raw mut add) } {
             Ok(_) | Err(Errno::ENOENT) => Ok(()),
             // The program's limit on open files is lower than our numbers.
-            Err(Errno::EBADF) => self.finish(stopped, Err(Errno::EMFILE)),
+            Err(Errno::EBADF | Errno::EMFILE) => self.finish(stopped, Err(Errno::EMFILE)),
             Err(errno) => Err(errno.into()),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::call::{Outcome, carry_out};
 use crate::notify::{Listener, Stopped};
+use crate::played::Elsewhere;
 use crate::sockets::Sockets;
 use chanio_netlink::kernel::Kernel;
 use nix::errno::Errno;
@@ -20,12 +21,17 @@ struct Waiting {
 }
 
 /// Answers until nobody is left, and gives the kernel's part back.
-pub fn serve<K: Kernel>(listener: OwnedFd, kernel: K) -> io::Result<K> {
+pub fn serve<K: Kernel>(
+    listener: OwnedFd,
+    kernel: K,
+    elsewhere: Option<Elsewhere>,
+) -> io::Result<K> {
     let mut server = Server {
         listener: Listener::new(listener),
         sockets: Sockets::default(),
         waiting: Vec::new(),
         kernel,
+        elsewhere,
     };
     while let Some(call) = server.wait()? {
         if call {
@@ -35,6 +41,7 @@ pub fn serve<K: Kernel>(listener: OwnedFd, kernel: K) -> io::Result<K> {
         } else {
             server.sockets.reap();
         }
+        server.sockets.receive_far();
         for notification in server.kernel.notifications() {
             server.sockets.notify(&notification)?;
         }
@@ -48,6 +55,7 @@ struct Server<K> {
     sockets: Sockets,
     waiting: Vec<Waiting>,
     kernel: K,
+    elsewhere: Option<Elsewhere>,
 }
 
 impl<K: Kernel> Server<K> {
@@ -83,7 +91,12 @@ impl<K: Kernel> Server<K> {
     }
 
     fn answer(&mut self, stopped: &Stopped) -> io::Result<()> {
-        let outcome = carry_out(stopped, &mut self.sockets, &mut self.kernel);
+        let outcome = carry_out(
+            stopped,
+            &mut self.sockets,
+            &mut self.kernel,
+            &mut self.elsewhere,
+        );
         // A thread that died meanwhile may have left its number to another.
         if !self.listener.waits(stopped) {
             return Ok(());

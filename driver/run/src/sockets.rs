@@ -1,6 +1,7 @@
 //! The netlink sockets that the program has and that end here.
 
-use crate::filter::{END_FD, FIRST_FD};
+use crate::filter::{FIRST_FD, FIRST_FILE};
+use crate::via::Far;
 use chanio_netlink::kernel::{Client, Notification};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -9,7 +10,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// A datagram that waits to be read.
@@ -32,12 +33,16 @@ pub struct Socket {
     pub groups: BTreeSet<u32>,
     /// How long a read waits.
     pub read_timeout: Option<Duration>,
+    /// Where it ends; none of one that ends in this process.
+    pub far: Option<Far>,
     /// What waits to be read. While there is something, so there is in the program's end.
     queue: VecDeque<Datagram>,
     /// Our end of the pair: told when the program has closed all of its.
     ours: OwnedFd,
     /// Its numbers in the program: dup gives it several.
     numbers: Vec<u32>,
+    /// Why nothing comes from where it ends any more.
+    pub lost: Option<Errno>,
 }
 
 /// All of them.
@@ -54,6 +59,7 @@ impl Sockets {
         protocol: i32,
         kind: i32,
         nonblocking: bool,
+        far: Option<Far>,
     ) -> Result<(OwnedFd, u32), Errno> {
         let number = self.free_number()?;
         let (ours, theirs) = socketpair(
@@ -73,9 +79,11 @@ impl Sockets {
             kind,
             groups: BTreeSet::new(),
             read_timeout: None,
+            far,
             queue: VecDeque::new(),
             ours,
             numbers: vec![number],
+            lost: None,
         });
         Ok((theirs, number))
     }
@@ -138,14 +146,29 @@ impl Sockets {
 
     /// Whether any listens to a group.
     pub fn any_listens(&self) -> bool {
-        self.0.iter().any(|socket| !socket.groups.is_empty())
+        let listens = |socket: &Socket| socket.far.is_none() && !socket.groups.is_empty();
+        self.0.iter().any(listens)
     }
 
-    /// What to wait on for the program to close them.
+    /// What to wait on for the program to close them, and for what comes from elsewhere.
     pub fn poll_fds(&self) -> impl Iterator<Item = PollFd<'_>> {
-        self.0
+        let ours = self
+            .0
             .iter()
-            .map(|socket| PollFd::new(socket.ours.as_fd(), PollFlags::empty()))
+            .map(|socket| PollFd::new(socket.ours.as_fd(), PollFlags::empty()));
+        let far = self.0.iter().filter_map(|socket| socket.far.as_ref());
+        ours.chain(far.map(|far| PollFd::new(far.fd(), PollFlags::POLLIN)))
+    }
+
+    /// Takes in what has come from elsewhere.
+    pub fn receive_far(&mut self) {
+        for socket in &mut self.0 {
+            if let Err(errno) = socket.receive_far() {
+                // As a netlink socket whose kernel module has gone: nothing comes any more.
+                socket.far = None;
+                socket.lost = Some(errno);
+            }
+        }
     }
 
     /// Forgets those that the program has closed.
@@ -160,7 +183,7 @@ impl Sockets {
     fn free_number(&mut self) -> Result<u32, Errno> {
         self.reap();
         let taken = |number: &u32| self.0.iter().any(|socket| socket.numbers.contains(number));
-        (FIRST_FD..END_FD)
+        (FIRST_FD..FIRST_FILE)
             .find(|number| !taken(number))
             .ok_or(Errno::EMFILE)
     }
@@ -184,6 +207,18 @@ impl Socket {
         Ok(())
     }
 
+    /// Takes in what has come from where it ends.
+    pub fn receive_far(&mut self) -> Result<(), Errno> {
+        let port = self.client.port;
+        while let Some(far) = &mut self.far
+            && let Some(mut bytes) = far.receive()?
+        {
+            address(&mut bytes, port);
+            self.push(Datagram { bytes, group: 0 })?;
+        }
+        Ok(())
+    }
+
     /// The next datagram.
     pub fn front(&self) -> Option<&Datagram> {
         self.queue.front()
@@ -198,6 +233,23 @@ impl Socket {
         }
         self.queue.pop_front();
         Ok(())
+    }
+}
+
+/// Puts the socket's port into answers; notifications, which no request's number is in, have none.
+fn address(datagram: &mut [u8], port: u32) {
+    let mut rest = datagram;
+    while let [_, _, _, _, _, _, _, _, s0, s1, s2, s3, at @ ..] = &mut *rest
+        && let Some(own) = at.first_chunk_mut()
+    {
+        if [*s0, *s1, *s2, *s3] != [0; 4] {
+            *own = port.to_ne_bytes();
+        }
+        let Some(length) = rest.first_chunk().map(|l| u32::from_ne_bytes(*l) as usize) else {
+            return;
+        };
+        let next = length.max(16).next_multiple_of(4).min(rest.len());
+        rest = &mut rest[next..];
     }
 }
 
@@ -228,6 +280,11 @@ impl ProgramFile {
     pub fn is_nonblocking(&self) -> Result<bool, Errno> {
         let flags = nix::fcntl::fcntl(&self.0, nix::fcntl::FcntlArg::F_GETFL)?;
         Ok(OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK))
+    }
+
+    /// To look at it.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// To hand it back under another number.

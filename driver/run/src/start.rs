@@ -10,8 +10,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-/// Starts it; its filter is in force before its first instruction.
-pub fn start(mut command: Command) -> Result<(Child, OwnedFd), Error> {
+/// Starts it, with files under /sys played if asked to; its filter is in force before its first instruction.
+pub fn start(mut command: Command, files: bool) -> Result<(Child, OwnedFd), Error> {
     let (ours, theirs) = socketpair(
         AddressFamily::Unix,
         SockType::SeqPacket,
@@ -19,7 +19,7 @@ pub fn start(mut command: Command) -> Result<(Child, OwnedFd), Error> {
         SockFlag::SOCK_CLOEXEC,
     )
     .map_err(|errno| Error::Notify(errno.into()))?;
-    let program = filter::program();
+    let program = filter::program(files);
     let channel = theirs.as_raw_fd();
     // SAFETY: between fork and exec only system calls are made, on memory that was there before.
     unsafe { command.pre_exec(move || install(&program, channel)) };

@@ -8,6 +8,7 @@ mod flow;
 mod nic;
 mod out;
 mod rate;
+mod run;
 mod stats;
 mod trace;
 
@@ -67,6 +68,12 @@ enum Noun {
     Trace(trace::Args),
     /// Frames as they pass, or where they are lost and why
     Capture(capture::Args),
+    /// Run a program, as devlink, tc, ip or ethtool, for which an emulator plays the kernel
+    ///
+    /// The program's netlink sockets, the files of the device under /sys and ethtool's ioctl are
+    /// those of the emulator whose run directory --via names (chanio-emu --netlink). All else is
+    /// this machine's.
+    Run(run::Args),
     /// Completions for a shell, on standard output
     Completions {
         /// Which
@@ -83,6 +90,8 @@ enum CliError {
     Device(#[from] DeviceError),
     #[error(transparent)]
     Demo(#[from] demo::DemoError),
+    #[error(transparent)]
+    Run(#[from] chanio_run::Error),
     #[error("the counters do not agree")]
     Disagree,
     #[error("{0}")]
@@ -105,7 +114,7 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let mut out = Out::new(cli.json);
     match dispatch(cli, &mut out) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // Whoever read the output has seen enough.
         Err(CliError::Io(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
@@ -115,7 +124,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli, out: &mut Out) -> Result<(), CliError> {
+fn dispatch(cli: Cli, out: &mut Out) -> Result<ExitCode, CliError> {
     let open = || -> Result<Box<dyn Nic>, CliError> {
         let address = match &cli.device {
             Some(text) => text.parse()?,
@@ -143,6 +152,7 @@ fn dispatch(cli: Cli, out: &mut Out) -> Result<(), CliError> {
         Noun::Stats(args) => stats::run(&args, &mut *open()?, out)?,
         Noun::Trace(args) => trace::run(args, &mut *open()?, out)?,
         Noun::Capture(args) => capture::run(args, &mut *open()?, out)?,
+        Noun::Run(args) => return run::run(&args, cli.via.as_deref()),
         Noun::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "chanio", &mut script);
@@ -157,7 +167,7 @@ fn dispatch(cli: Cli, out: &mut Out) -> Result<(), CliError> {
             printed
         }
     };
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The device meant when none is named.

@@ -9,7 +9,7 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, fchmod};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -78,14 +78,32 @@ impl RunDir {
     pub(super) fn listen(&self) -> io::Result<UnixListener> {
         let path = self.socket_path();
         remove_stale(&path)?;
-        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-        // What a socket's mode is when it is bound, its file's is from the start.
-        fchmod(&fd, Mode::from_bits_truncate(MODE))?;
-        bind(fd.as_raw_fd(), &UnixAddr::new(&path)?)?;
-        listen(&fd, Backlog::new(BACKLOG)?)?;
-        Ok(UnixListener::from(fd))
+        Ok(UnixListener::from(listen_at(&path, SockType::Stream)?))
     }
+
+    /// Listens at a socket of whole packets (SOCK_SEQPACKET), as [`RunDir::listen`] does. Whoever
+    /// has the directory has its sockets, so that one that is there is a dead process's.
+    ///
+    /// # Errors
+    /// `AddrInUse` if something is there that is no socket, or what the system says.
+    pub fn listen_for_packets(&self, name: &str) -> io::Result<OwnedFd> {
+        let path = self.path.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.file_type().is_socket() => fs::remove_file(&path)?,
+            _ => {}
+        }
+        listen_at(&path, SockType::SeqPacket)
+    }
+}
+
+fn listen_at(path: &Path, kind: SockType) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = socket(AddressFamily::Unix, kind, flags, None)?;
+    // What a socket's mode is when it is bound, its file's is from the start.
+    fchmod(&fd, Mode::from_bits_truncate(MODE))?;
+    bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(fd)
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {

@@ -9,6 +9,7 @@ pub mod error;
 mod eswitch;
 mod kernel;
 mod names;
+mod netdevs;
 mod rates;
 pub mod spec;
 
@@ -334,6 +335,7 @@ impl Nic {
                 let link = links.get(representor.ifindex)?;
                 Some(RepresentorInfo {
                     name: representor.name.to_string(),
+                    ifindex: representor.ifindex,
                     vport: port.id,
                     channel: port.channel.clone(),
                     up: link.up,

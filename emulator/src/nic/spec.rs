@@ -193,8 +193,10 @@ pub struct ChannelInfo {
 /// A representor as it is.
 #[derive(Clone, Debug)]
 pub struct RepresentorInfo {
-    /// The netdev.
+    /// The netdev's name when it was made.
     pub name: String,
+    /// The netdev, even after it was renamed.
+    pub ifindex: u32,
     /// Whose representor.
     pub vport: VportId,
     /// The channel; `None` for the uplink's.

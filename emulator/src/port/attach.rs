@@ -15,7 +15,7 @@ use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// The netdev to be made.
 #[derive(Clone, Debug)]
@@ -105,6 +105,34 @@ impl Attached {
             };
             let mut rtnl = Rtnl::open().map_err(os)?;
             rtnl.run_one(change.message()).map_err(|e| os(e.into()))
+        })
+    }
+
+    /// Moves the netdev from wherever it is now to another namespace, where it is down and has this
+    /// name. Returns its index there.
+    ///
+    /// # Errors
+    /// [`Refused::Os`]: the netdev is gone, the name is taken there, or the kernel refuses.
+    pub fn move_to(&self, netns: BorrowedFd<'_>, name: &IfName) -> Result<u32, Refused> {
+        let os = |err: io::Error| Refused::os("moving the netdev to another namespace", err);
+        let gone = || os(io::Error::from_raw_os_error(libc::ENODEV));
+        let queue = self.queues.first().ok_or_else(gone)?;
+        let from = queue.netns().map_err(os)?;
+        inside(from.as_fd(), "of the netdev", || {
+            let ifindex = if_nametoindex(queue.name().map_err(os)?.as_str());
+            let change = LinkChange {
+                netns: Some(netns.as_raw_fd()),
+                name: Some(name.clone()),
+                // What moves is closed on the way, but a rename comes before that.
+                up: Some(false),
+                ..LinkChange::new(ifindex.map_err(|e| os(e.into()))?)
+            };
+            let mut rtnl = Rtnl::open().map_err(os)?;
+            rtnl.run_one(change.message()).map_err(|e| os(e.into()))
+        })?;
+        inside(netns, "that it moves to", || {
+            let ifindex = if_nametoindex(name.as_str());
+            ifindex.map_err(|e| os(e.into()))
         })
     }
 

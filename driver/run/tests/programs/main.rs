@@ -4,6 +4,8 @@
 mod actions;
 mod basics;
 mod devlink;
+mod ethtool;
 mod filters;
 mod flower;
+mod links;
 mod recorder;

@@ -1,5 +1,6 @@
 //! Real programs with a recorder in the kernel's place.
 
+use chanio_netlink::attr::{Raw, Writer};
 use chanio_netlink::devlink;
 use chanio_netlink::genl::{self, Family, FamilyMore, Group, NEW_FAMILY};
 use chanio_netlink::kernel::{Client, Kernel, Refusal, Reply};
@@ -132,9 +133,34 @@ fn family(request: &Message) -> Result<Reply, Refusal> {
             name: Some(devlink::CONFIG_GROUP.to_owned()),
             id: Some(5),
         }],
-        unknown: Vec::new(),
+        unknown: if id == ETHTOOL {
+            operations()?
+        } else {
+            Vec::new()
+        },
     };
     Ok(Reply::Answers(vec![answer.message(0)?]))
+}
+
+/// CTRL_ATTR_OPS, without which ethtool(8) falls back to ioctls: all commands can be asked for.
+fn operations() -> Result<Vec<Raw>, Refusal> {
+    /// CTRL_ATTR_OP_ID and CTRL_ATTR_OP_FLAGS; GENL_CMD_CAP_DO with GENL_CMD_CAP_DUMP.
+    const ID: u16 = 1;
+    const FLAGS: u16 = 2;
+    const CAPABLE: u32 = 2 | 4;
+    /// NLA_F_NESTED.
+    const NESTED: u16 = 0x8000;
+    let mut out = Writer::new();
+    for command in 1..40u16 {
+        out.nest(command, |out| {
+            out.put(ID, &u32::from(command));
+            out.put(FLAGS, &CAPABLE);
+        });
+    }
+    Ok(vec![Raw {
+        kind: genl::ctrl::OPS | NESTED,
+        value: out.finish()?,
+    }])
 }
 
 /// Runs a command line and tells what it asked of the kernel.

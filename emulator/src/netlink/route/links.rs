@@ -1,0 +1,274 @@
+//! Links: what the kernel tells of the netdevs, and what the driver adds.
+
+use super::GET_LINK;
+use crate::netlink::functions::Kind;
+use crate::netlink::played::{Played, Role};
+use chanio_model::Mac;
+use chanio_netlink::attr::{AttrSet, Table, Writer};
+use chanio_netlink::kernel::{Client, Refusal, Reply};
+use chanio_netlink::message::{Message, NLM_F_DUMP};
+use nix::net::if_::if_nametoindex;
+use std::collections::BTreeMap;
+
+/// struct ifinfomsg.
+const HEADER_LEN: usize = 16;
+
+/// IFLA_* (linux/if_link.h); of most only the number matters here.
+static IFLA: AttrSet = AttrSet {
+    prefix: "IFLA_",
+    names: &[],
+};
+const ADDRESS: u16 = libc::IFLA_ADDRESS;
+const IFNAME: u16 = libc::IFLA_IFNAME;
+const LINKINFO: u16 = libc::IFLA_LINKINFO;
+const NUM_VF: u16 = libc::IFLA_NUM_VF;
+pub const VFINFO_LIST: u16 = libc::IFLA_VFINFO_LIST;
+const EXT_MASK: u16 = libc::IFLA_EXT_MASK;
+const PHYS_SWITCH_ID: u16 = libc::IFLA_PHYS_SWITCH_ID;
+const PHYS_PORT_NAME: u16 = libc::IFLA_PHYS_PORT_NAME;
+const ALT_IFNAME: u16 = libc::IFLA_ALT_IFNAME;
+const PARENT_DEV_NAME: u16 = libc::IFLA_PARENT_DEV_NAME;
+const PARENT_DEV_BUS_NAME: u16 = libc::IFLA_PARENT_DEV_BUS_NAME;
+
+/// RTEXT_FILTER_VF: whoever asks wants to be told of virtual functions (linux/rtnetlink.h).
+const FILTER_VF: u32 = 1;
+/// NLA_F_NESTED and NLA_F_NET_BYTEORDER.
+const TYPE_MASK: u16 = 0x3fff;
+
+/// A message about a link, taken apart.
+pub struct Link<'a> {
+    header: &'a [u8],
+    attributes: Table<'a>,
+}
+
+impl<'a> Link<'a> {
+    /// Reads the payload of RTM_*LINK; none for what is about something else, as bridge ports.
+    pub fn parse(payload: &'a [u8]) -> Result<Option<Self>, Refusal> {
+        let Some((header, attributes)) = payload.split_at_checked(HEADER_LEN) else {
+            // Old programs ask with a family alone (struct rtgenmsg).
+            return Ok(None);
+        };
+        // ip(8) asks for AF_PACKET; only bridge ports are something else.
+        if header[0] == libc::AF_BRIDGE as u8 {
+            return Ok(None);
+        }
+        let attributes = Table::new(&IFLA, attributes)?;
+        Ok(Some(Link { header, attributes }))
+    }
+
+    /// The index it names, or that of the name it names.
+    fn ifindex(&self) -> Result<u32, Refusal> {
+        let bytes = [
+            self.header[4],
+            self.header[5],
+            self.header[6],
+            self.header[7],
+        ];
+        match u32::from_ne_bytes(bytes) {
+            0 => {}
+            ifindex => return Ok(ifindex),
+        }
+        let name: Option<String> = match self.attributes.get(IFNAME)? {
+            Some(name) => Some(name),
+            None => self.attributes.get(ALT_IFNAME)?,
+        };
+        Ok(name.map_or(0, |name| if_nametoindex(name.as_str()).unwrap_or(0)))
+    }
+
+    /// The same without these attributes, and with others behind.
+    fn rebuilt(&self, without: &[u16], more: &[(u16, Vec<u8>)]) -> Result<Vec<u8>, Refusal> {
+        let mut out = Writer::new();
+        out.bytes(self.header);
+        for attr in self.attributes.iter() {
+            if !without.contains(&(attr.kind & TYPE_MASK)) {
+                out.attr(attr.kind, |out| out.bytes(attr.value));
+            }
+        }
+        for (kind, value) in more {
+            out.attr(*kind, |out| out.bytes(value));
+        }
+        Ok(out.finish()?)
+    }
+}
+
+impl Played {
+    /// The netdevs that are the NIC's and that can be seen: a driver in legacy mode has made no
+    /// representors.
+    pub fn visible_roles(&self) -> BTreeMap<u32, Role> {
+        let mut roles = self.roles();
+        if !self.switchdev() {
+            roles.retain(|_, role| !matches!(role, Role::Representor(_)));
+        }
+        roles
+    }
+
+    /// Whether the kernel shows a netdev that there would not be.
+    fn is_hidden(&self, role: Option<&Role>) -> bool {
+        matches!(role, Some(Role::Representor(_))) && !self.switchdev()
+    }
+
+    /// RTM_GETLINK.
+    pub(super) fn get_link(
+        &mut self,
+        client: &Client,
+        request: &Message,
+    ) -> Result<Reply, Refusal> {
+        let asked = Link::parse(&request.payload)?;
+        let mask = match &asked {
+            Some(link) => link.attributes.get(EXT_MASK)?.unwrap_or(0),
+            None => 0,
+        };
+        let reply = self.route.ask(request, client.strict)?;
+        let roles = self.roles();
+        Ok(match reply {
+            Reply::Dump(links) => Reply::Dump(
+                links
+                    .into_iter()
+                    .filter_map(|link| self.as_the_driver(link, &roles, mask).transpose())
+                    .collect::<Result<_, _>>()?,
+            ),
+            Reply::Answers(links) => {
+                let mut answers = Vec::new();
+                for link in links {
+                    let link = self.as_the_driver(link, &roles, mask)?;
+                    answers.push(link.ok_or_else(|| Refusal::errno(libc::ENODEV))?);
+                }
+                Reply::Answers(answers)
+            }
+        })
+    }
+
+    /// What the kernel tells of a link, with what the driver would add; none of one that would not
+    /// be there.
+    pub fn as_the_driver(
+        &self,
+        message: Message,
+        roles: &BTreeMap<u32, Role>,
+        mask: u32,
+    ) -> Result<Option<Message>, Refusal> {
+        let Some(link) = Link::parse(&message.payload)? else {
+            return Ok(Some(message));
+        };
+        let Some(role) = roles.get(&link.ifindex()?) else {
+            return Ok(Some(message));
+        };
+        if self.is_hidden(Some(role)) {
+            return Ok(None);
+        }
+        let text = |text: &str| [text.as_bytes(), b"\0"].concat();
+        let mut more = Vec::new();
+        if self.switchdev()
+            && let Some(name) = self.phys_port_name(*role)
+        {
+            more.push((PHYS_PORT_NAME, text(&name)));
+            more.push((PHYS_SWITCH_ID, self.switch_id().to_vec()));
+        }
+        let (bus, device) = self.parent(*role);
+        more.push((PARENT_DEV_NAME, text(&device)));
+        more.push((PARENT_DEV_BUS_NAME, text(bus)));
+        if *role == Role::Uplink && mask & FILTER_VF != 0 {
+            more.push((NUM_VF, (self.vfs().count() as u32).to_ne_bytes().to_vec()));
+            more.push((VFINFO_LIST, self.vf_list()?));
+        }
+        // What only a TAP says of itself.
+        let payload = link.rebuilt(&[LINKINFO, NUM_VF], &more)?;
+        Ok(Some(Message { payload, ..message }))
+    }
+
+    /// The bus and the name there of a netdev's device.
+    pub fn parent(&self, role: Role) -> (&'static str, String) {
+        let slot = self.config.slot;
+        if let Role::Function(port) = role
+            && let Some(function) = self.functions.get(&port)
+        {
+            match function.kind {
+                Kind::Vf(number) => return ("pci", slot.vf(number).to_string()),
+                Kind::Sf(_) => {
+                    let class = self.vendor.sf_device.unwrap_or_default();
+                    if let crate::netlink::functions::Life::Attached { auxiliary, .. } =
+                        function.life
+                    {
+                        return ("auxiliary", format!("{class}.{auxiliary}"));
+                    }
+                }
+            }
+        }
+        ("pci", slot.to_string())
+    }
+
+    /// RTM_SETLINK, and RTM_NEWLINK of a netdev that is there.
+    pub(super) fn set_link(
+        &mut self,
+        client: &Client,
+        request: &Message,
+    ) -> Result<Reply, Refusal> {
+        let Some(link) = Link::parse(&request.payload)? else {
+            return self.route.ask(request, client.strict);
+        };
+        let roles = self.roles();
+        let role = roles.get(&link.ifindex()?).copied();
+        if self.is_hidden(role.as_ref()) {
+            return Err(Refusal::errno(libc::ENODEV));
+        }
+        let mut done = Vec::new();
+        match role {
+            Some(Role::Uplink) => {
+                if let Some(list) = link.attributes.attr(VFINFO_LIST) {
+                    self.set_vfs_of(&list)?;
+                    done.push(VFINFO_LIST);
+                }
+            }
+            Some(Role::Function(port)) => {
+                if let Some(address) = link.attributes.get::<[u8; 6]>(ADDRESS)? {
+                    self.set_mac(port, Mac(address))?;
+                    done.push(ADDRESS);
+                }
+            }
+            _ => {}
+        }
+        let names = [IFNAME, ALT_IFNAME, EXT_MASK];
+        let mut left = link.attributes.iter();
+        let is_left = |kind: u16| !done.contains(&kind) && !names.contains(&kind);
+        let by_index = link.header[4..8] != [0; 4];
+        let renamed = by_index && link.attributes.attr(IFNAME).is_some();
+        // ifi_flags and ifi_change: up, down.
+        let flags = link.header[8..] != [0; 8];
+        if !done.is_empty()
+            && !flags
+            && !renamed
+            && !left.any(|attr| is_left(attr.kind & TYPE_MASK))
+        {
+            return Ok(Reply::Answers(Vec::new()));
+        }
+        let request = Message {
+            payload: link.rebuilt(&done, &[])?,
+            ..request.clone()
+        };
+        self.route.ask(&request, client.strict)
+    }
+
+    /// The link's message for whoever listens, as after a change that the kernel has no part in.
+    pub fn tell_link(&mut self, ifindex: u32) -> Result<(), Refusal> {
+        /// RTNLGRP_LINK.
+        const GROUP: u32 = 1;
+        let mut payload = vec![0; HEADER_LEN];
+        payload[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+        let request = Message {
+            kind: GET_LINK,
+            flags: 1,
+            payload,
+            ..Message::default()
+        };
+        if let Reply::Answers(links) = self.get_link(&Client::default(), &request)? {
+            for link in links {
+                self.tell_route(GROUP, link);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a request is for a listing.
+pub fn is_dump(request: &Message) -> bool {
+    request.flags & NLM_F_DUMP == NLM_F_DUMP
+}
