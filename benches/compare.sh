@@ -22,4 +22,4 @@ if ((${#missing[@]})); then
         apt-get install -y -q --no-install-recommends "${missing[@]}"
 fi
 cargo build --release --workspace --bins
-exec target/release/compare "$@"
+exec "${CARGO_TARGET_DIR:-target}/release/compare" "$@"
