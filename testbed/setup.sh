@@ -4,7 +4,7 @@
 set -euo pipefail
 
 packages=(
-    binutils busybox-static clang cpio dash dpdk-dev ethtool iperf3 iproute2 iputils-ping kmod
+    binutils busybox-static chromium clang cpio dash dpdk-dev ethtool iperf3 iproute2 iputils-ping kmod
     librte-net-vhost23 librte-net-virtio23 lz4 nftables python3-scapy qemu-system-x86 tcpdump tshark xz-utils
 )
 missing=()

@@ -6,6 +6,7 @@ use chanio_emu::control::proto::control_client::ControlClient;
 use chanio_emu::control::proto::{self, attach::Kind};
 use chanio_emu::nic::spec::Attach;
 use chanio_model::flow::text;
+use chanio_model::profile::{self, Profile};
 use chanio_model::rate::RateChange;
 use chanio_model::rss::RssChange;
 use std::collections::BTreeMap;
@@ -110,6 +111,8 @@ impl Nic for Emulator {
     fn info(&mut self) -> Result<NicInfo, DeviceError> {
         let mut client = self.client.clone();
         let nic = self.call(client.get_nic(proto::GetNicRequest {}))?;
+        // One that only a newer emulator knows claims everything: it still says no itself.
+        let profile = profile::by_name(&nic.profile);
         let representors = nic.no_representors.is_empty();
         let mut attach = vec!["vhost-user", "vhost-user-client:PATH"];
         if representors {
@@ -133,8 +136,9 @@ impl Nic for Emulator {
                 },
                 representors,
                 no_representors: some(nic.no_representors),
-                match_keys: text::KEYS.split(", ").collect(),
-                actions: text::ACTIONS.split(", ").collect(),
+                match_keys: profile.map_or_else(|| text::KEYS.split(", ").collect(), Profile::keys),
+                actions: profile
+                    .map_or_else(|| text::ACTIONS.split(", ").collect(), Profile::actions),
                 cannot: BTreeMap::new(),
             },
         })
@@ -169,6 +173,7 @@ impl Nic for Emulator {
                 why: "an emulator's channel is a vhost-user device or a TAP".into(),
             });
         }
+        specs.iter().try_for_each(check_said)?;
         let channels = specs.into_iter().map(channel_spec).collect();
         let mut client = self.client.clone();
         let made = self.list(client.add_channels(proto::AddChannelsRequest { channels }))?;
@@ -411,6 +416,18 @@ fn eswitch(e: &proto::Eswitch) -> Eswitch {
         ageing_secs: e.ageing_secs,
         flows: e.flows,
         fdb_entries: e.fdb_entries,
+    }
+}
+
+/// On the wire 0 means that nothing was said, and the device's default; here it was said.
+fn check_said(spec: &ChannelSpec) -> Result<(), DeviceError> {
+    let zero = |field, allowed| DeviceError::Refused {
+        reason: format!("{field}: 0 is not allowed, must be {allowed}"),
+    };
+    match spec {
+        ChannelSpec { queues: 0, .. } => Err(zero("queues", "1 to 256")),
+        ChannelSpec { mtu: 0, .. } => Err(zero("mtu", "68 to 9500")),
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the end-to-end tests need: namespaces, processes, DPDK clients and guests. Everything made
 //! here goes away with its handle, also when a test panics.
 
+pub mod conform;
 pub mod difftest;
 pub mod emulator;
 pub mod guest;

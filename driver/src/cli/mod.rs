@@ -2,6 +2,7 @@
 
 mod capture;
 mod channel;
+mod companion;
 mod eswitch;
 mod fdb;
 mod flow;
@@ -81,6 +82,13 @@ enum Noun {
     },
     /// A whole NIC with channels, rules and traffic in this process
     Demo(DemoOptions),
+    /// The conformance suite on one device or several (docs/conformance.md)
+    #[command(disable_help_flag = true)]
+    Conform {
+        /// See `chanio conform --help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
 }
 
 /// Why a command did not do what it was asked.
@@ -111,6 +119,10 @@ impl CliError {
 
 /// Parse, do, print.
 pub fn run() -> ExitCode {
+    // Its options are its own, also those that are called like ours.
+    if let Some(args) = companion::asked_for(std::env::args_os(), "conform") {
+        return companion::run("chanio-conform", &args);
+    }
     let cli = Cli::parse();
     let mut out = Out::new(cli.json);
     match dispatch(cli, &mut out) {
@@ -157,6 +169,11 @@ fn dispatch(cli: Cli, out: &mut Out) -> Result<ExitCode, CliError> {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "chanio", &mut script);
             out.text(&String::from_utf8_lossy(&script))?
+        }
+        Noun::Conform { args } => {
+            return Err(CliError::Usage(format!(
+                "conform: its options come behind it ({args:?})"
+            )));
         }
         Noun::Demo(options) => {
             let report = demo::run(options)?;

@@ -1,6 +1,8 @@
-//! Packets to trace: out of hexadecimal digits, a capture, or the words of a match.
+//! Packets to trace: out of hexadecimal digits, a capture, or the words of a match; and a trace in
+//! words.
 
 mod build;
+mod describe;
 
 use chanio_model::flow::{FlowKey, RuleSpec};
 use pcap_file::pcap::PcapReader;
@@ -9,6 +11,7 @@ use std::io;
 use std::path::Path;
 
 pub use build::frame as frame_of;
+pub use describe::describe;
 
 /// Why there is no packet.
 #[derive(Debug, thiserror::Error)]

@@ -4,9 +4,11 @@
 //! | file | what lives there |
 //! |---|---|
 //! | `asks` | what a rule asks for, in the terms drivers check it by |
+//! | `claims` | which keys and actions a NIC says that it has |
 //! | `mlx5`, `ice`, `i40e` | the NICs of one driver |
 
 mod asks;
+mod claims;
 mod i40e;
 mod ice;
 mod mlx5;

@@ -32,8 +32,9 @@ use state::{Mark, Mode};
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
-/// The largest number of ports of a bridge (net/bridge/br_private.h, BR_MAX_PORTS).
-const MAX_PORTS: u32 = 1024;
+/// The largest number of ports of a bridge (net/bridge/br_private.h, BR_MAX_PORTS; number 0 is
+/// nobody's: br_if.c, find_portno).
+const MAX_PORTS: u32 = 1023;
 
 /// A bridge and its veth pairs.
 pub struct Veth {

@@ -1,0 +1,391 @@
+//! The device under test, and what cases make on it.
+
+use super::case::{Ended, Failure, Setup, Stop};
+use super::endpoint::{Driver, Endpoint, Netdev};
+use super::report::Measured;
+use super::world::{Port, World};
+use crate::netns::Netns;
+use chanio::nic::{Channel, ChannelSpec, EswitchChange, NicInfo};
+use chanio::{DeviceError, Feature, Nic};
+use chanio_emu::nic::spec::Attach;
+use chanio_model::Mac;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Opens the device, as often as it is asked to.
+pub type Opener = Box<dyn Fn() -> Result<Box<dyn Nic>, DeviceError>>;
+
+/// Who has the channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Endpoints {
+    /// Netdevs in network namespaces.
+    Netns,
+    /// Virtio drivers at vhost-user sockets.
+    VhostUser,
+}
+
+/// The device under test.
+pub struct Bed {
+    /// Calls to it.
+    pub nic: Box<dyn Nic>,
+    /// What it said about itself.
+    pub info: NicInfo,
+    /// What cases have made on it.
+    pub world: World,
+    /// What was measured.
+    pub measured: Vec<Measured>,
+    /// Who has the channels.
+    pub endpoints: Endpoints,
+    /// Random choices.
+    pub random: Random,
+    open: Opener,
+    wire: Option<String>,
+    netns: BTreeMap<String, Netns>,
+    /// The world is the one of [`Setup::World`], or somebody has changed it.
+    standard: bool,
+}
+
+/// Deterministic random numbers (xorshift64*; only for choosing what to send).
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// From a seed.
+    pub fn new(seed: u64) -> Self {
+        // Zero would stay zero.
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// The next 32 bits.
+    pub fn word(&mut self) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: u32) -> u32 {
+        self.word() % n
+    }
+}
+
+/// A channel with one queue pair and nothing special about it, of this name.
+pub fn wish(name: &str) -> ChannelSpec {
+    ChannelSpec {
+        name: name.to_owned(),
+        queues: 1,
+        mac: None,
+        vlan: 0,
+        mtu: 1500,
+        spoofchk: false,
+        trust: false,
+        link_up: true,
+        rss: None,
+        attach: Attach::VhostUser,
+    }
+}
+
+impl Bed {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// It cannot be opened, or its channels cannot be attached to.
+    pub fn open(
+        open: Opener,
+        endpoints: Option<Endpoints>,
+        wire: Option<String>,
+        seed: u64,
+    ) -> Result<Self, DeviceError> {
+        let mut nic = open()?;
+        let info = nic.info()?;
+        let has = |kind: &str| info.capabilities.attach.iter().any(|a| a.starts_with(kind));
+        let chosen = match endpoints {
+            Some(chosen) => chosen,
+            None if has("tap:") && nix::unistd::geteuid().is_root() => Endpoints::Netns,
+            None if has("vhost-user") => Endpoints::VhostUser,
+            None => Endpoints::Netns,
+        };
+        // The emulator's own wire may have its other end here.
+        let wire = wire.or_else(|| info.uplink.strip_prefix("tap:").map(str::to_owned));
+        Ok(Self {
+            nic,
+            info,
+            world: World::default(),
+            measured: Vec::new(),
+            endpoints: chosen,
+            random: Random::new(seed),
+            open,
+            wire,
+            netns: BTreeMap::new(),
+            standard: false,
+        })
+    }
+
+    /// The device as another program would open it.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn another(&self) -> Result<Box<dyn Nic>, DeviceError> {
+        (self.open)()
+    }
+
+    /// Makes what must be there before a case begins.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn set_up(&mut self, setup: Setup) -> Ended {
+        match setup {
+            Setup::Bare => self.clear()?,
+            Setup::World if self.standard => {
+                self.flush_flows()?;
+                self.world.drain()?;
+            }
+            Setup::World => {
+                self.clear()?;
+                self.mode("switchdev")?;
+                let specs = [("a", 0x0a), ("b", 0x0b), ("c", 0x0c)].map(|(name, last)| {
+                    let mac = format!("02:c0:00:00:00:{last:02x}");
+                    ChannelSpec {
+                        mac: Some(mac),
+                        ..wish(name)
+                    }
+                });
+                self.add(specs.into())?;
+                self.standard = true;
+            }
+        }
+        self.world.sent.clear();
+        // Only cases about the wire look at it.
+        self.world.wire = None;
+        Ok(())
+    }
+
+    fn flush_flows(&mut self) -> Ended {
+        match self.nic.flush_flows() {
+            Ok(_) | Err(DeviceError::Unsupported { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes all channels and rules.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn clear(&mut self) -> Ended {
+        self.standard = false;
+        self.world.ports.clear();
+        self.flush_flows()?;
+        let channels = self.nic.channels(&[])?;
+        let names: Vec<_> = channels.into_iter().map(|c| c.name).collect();
+        if !names.is_empty() {
+            self.nic.del_channels(&names)?;
+        }
+        Ok(())
+    }
+
+    /// The switch in this mode.
+    ///
+    /// # Errors
+    /// The device has no such mode.
+    pub fn mode(&mut self, mode: &str) -> Ended {
+        let now = self.nic.eswitch()?;
+        self.world.legacy = mode == "legacy";
+        if now.mode != mode {
+            let switchdev = Some(mode == "switchdev");
+            self.nic.set_eswitch(EswitchChange {
+                switchdev,
+                ..EswitchChange::default()
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Makes channels, with somebody at every end. Where a spec attaches to a vhost-user socket,
+    /// the attachment is the one of [`Bed::endpoints`].
+    ///
+    /// # Errors
+    /// The device refuses, or an end cannot be opened.
+    pub fn add(&mut self, specs: Vec<ChannelSpec>) -> Ended<Vec<Channel>> {
+        self.standard = false;
+        let specs = specs.into_iter().map(|spec| self.attached(spec)).collect();
+        let channels = self.nic.add_channels(specs)?;
+        for channel in &channels {
+            let port = self.port(channel)?;
+            self.world.ports.push(port);
+        }
+        Ok(channels)
+    }
+
+    /// Removes a channel, and whoever had it.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn del(&mut self, name: &str) -> Ended {
+        self.standard = false;
+        self.nic.del_channels(&[name.to_owned()])?;
+        self.world.ports.retain(|port| port.name != name);
+        Ok(())
+    }
+
+    /// The spec with the attachment that this run uses.
+    pub fn attached(&mut self, mut spec: ChannelSpec) -> ChannelSpec {
+        if self.endpoints == Endpoints::Netns && spec.attach == Attach::VhostUser {
+            spec.attach = Attach::Tap {
+                netns: self.netns(&spec.name).name().to_owned(),
+                ifname: None,
+                addresses: Vec::new(),
+            };
+        }
+        spec
+    }
+
+    /// The network namespace of the channel of this name; it stays until the run is over.
+    pub fn netns(&mut self, channel: &str) -> &Netns {
+        self.netns.entry(channel.to_owned()).or_insert_with(|| {
+            // A name is a file's; the channel's may be longer than that, or odd.
+            let plain = channel.chars().filter(char::is_ascii_alphanumeric);
+            let plain: String = plain.take(20).collect();
+            Netns::new(&format!("conform-{}-{plain}", std::process::id()))
+        })
+    }
+
+    fn port(&mut self, channel: &Channel) -> Ended<Port> {
+        let own = self.own_end(channel)?;
+        let host = match &channel.representor {
+            Some(netdev) => Some(host_end(netdev)?),
+            None => None,
+        };
+        let mac = channel.mac.parse::<Mac>();
+        let mac = mac.map_err(|e| Failure::new(format!("mac: `{}`: {e}", channel.mac)));
+        Ok(Port {
+            name: channel.name.clone(),
+            mac: mac.map_err(Stop::Failed)?.0,
+            representor: channel.representor.clone(),
+            own,
+            host,
+        })
+    }
+
+    /// Somebody at a channel's own end.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn own_end(&mut self, channel: &Channel) -> Ended<Box<dyn Endpoint>> {
+        if let Some(socket) = &channel.socket {
+            return Ok(Box::new(Driver::attach(Path::new(socket))?));
+        }
+        let netns = self.netns(&channel.name);
+        // What is merged on its way up is not what came.
+        let up = "ip link set eth0 up; ethtool -K eth0 gro off >/dev/null 2>&1; true";
+        netns.run(&["sh", "-c", up]);
+        Ok(Box::new(Netdev::open_inside(&netns.path(), "eth0")?))
+    }
+
+    /// Somebody at the other end of the wire.
+    ///
+    /// # Errors
+    /// Nobody can be there.
+    pub fn open_wire(&mut self) -> Ended {
+        let Some(netdev) = &self.wire else {
+            return Err(Stop::NotSupported(
+                "nobody is at the other end of the wire: name a netdev with --wire".into(),
+            ));
+        };
+        if self.world.wire.is_none() {
+            self.world.wire = Some(host_end(netdev)?);
+        }
+        Ok(())
+    }
+
+    /// Whether it says of every lost packet why: what can follow a packet knows.
+    pub fn tells_losses(&self) -> bool {
+        self.nic.why_not(Feature::Trace).is_none()
+    }
+
+    /// As [`Bed::add`], for channels with something that not every device has.
+    ///
+    /// # Errors
+    /// The device refuses: then it is not supported.
+    pub fn add_if_possible(&mut self, specs: Vec<ChannelSpec>) -> Ended<Vec<Channel>> {
+        self.add(specs).map_err(|stop| match stop {
+            Stop::Failed(Failure { why, .. }) => {
+                Stop::NotSupported(why.trim_start_matches("refused: ").to_owned())
+            }
+            other => other,
+        })
+    }
+
+    /// Adds rules in which `{a}` is channel `a`; their ids.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn rules(&mut self, rules: &[&str]) -> Result<Vec<u64>, DeviceError> {
+        let named = |rule: &&str| rule.replace(['{', '}'], "");
+        self.nic.add_flows(rules.iter().map(named).collect(), false)
+    }
+
+    /// Packets that each of these rules has counted.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn counted(&mut self, ids: &[u64]) -> Ended<Vec<u64>> {
+        let flows = self.nic.flows()?;
+        let of = |id: &u64| flows.iter().find(|flow| flow.id == *id);
+        ids.iter()
+            .map(|id| match of(id) {
+                Some(flow) => Ok(flow.packets),
+                None => Err(Stop::Failed(Failure::new(format!(
+                    "rule {id} is not listed"
+                )))),
+            })
+            .collect()
+    }
+
+    /// What was lost so far, by vport and reason; nothing where the device does not tell.
+    pub fn drops(&mut self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let stats = self.nic.stats(&[], false).unwrap_or_default();
+        let lost = |drops: &BTreeMap<String, u64>| !drops.is_empty();
+        let stats = stats.into_iter().map(|vport| (vport.name, vport.drops));
+        stats.filter(|(_, drops)| lost(drops)).collect()
+    }
+}
+
+/// The host, on one of its netdevs, which says nothing of its own.
+fn host_end(netdev: &str) -> Ended<Box<dyn Endpoint>> {
+    let _ = std::fs::write(
+        format!("/proc/sys/net/ipv6/conf/{netdev}/disable_ipv6"),
+        "1",
+    );
+    let mut up = Command::new("ip");
+    let done = up.args(["link", "set", netdev, "up"]).output()?;
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr);
+        return Err(Stop::Error(format!("{netdev}: {}", said.trim())));
+    }
+    Ok(Box::new(Netdev::open(netdev)?))
+}
+
+/// Waits until something is so.
+///
+/// # Errors
+/// It was not in time.
+pub fn within(
+    time: Duration,
+    what: &str,
+    mut done: impl FnMut() -> Result<bool, DeviceError>,
+) -> Ended {
+    let until = Instant::now() + time;
+    while !done()? {
+        if Instant::now() > until {
+            return Err(Stop::Failed(Failure::new(format!(
+                "waited {} s in vain for {what}",
+                time.as_secs_f64()
+            ))));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}

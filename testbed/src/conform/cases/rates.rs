@@ -1,0 +1,272 @@
+//! Ceilings and shares.
+
+use super::{A, B, C, frame};
+use crate::conform::bed::{Bed, wish};
+use crate::conform::case::{
+    Case, Ended, Need::Legacy, Setup::Bare, Stop, case, ensure, refused, same,
+};
+use crate::conform::report::{Bar, Measured};
+use crate::conform::world::Place;
+use chanio_model::rate::RateChange;
+use std::time::{Duration, Instant};
+
+const RATE: &str = "Documentation/networking/devlink/devlink-port.rst: rate object";
+
+/// Bytes a second.
+const CEILING: u64 = 4_000_000;
+/// How often a rate is measured that was too low: on a busy machine everybody is slow at times.
+const ATTEMPTS: usize = 3;
+/// Until a bucket that was full at first is empty.
+const SETTLE: Duration = Duration::from_millis(300);
+const MEASURE: Duration = Duration::from_millis(1200);
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        case(
+            "rates.max",
+            "a channel sends at its ceiling, within 5 % over a second",
+            RATE,
+            Bare,
+            &[Legacy],
+            max,
+        ),
+        case(
+            "rates.share",
+            "two channels that want more than their node has share it by weight, within 10 %",
+            RATE,
+            Bare,
+            &[Legacy],
+            share,
+        ),
+        case(
+            "rates.lifted",
+            "without a ceiling any more it is fast again",
+            RATE,
+            Bare,
+            &[Legacy],
+            lifted,
+        ),
+        case(
+            "rates.listed",
+            "rates and nodes are listed as they were set, and a node in use is not removed",
+            "devlink-rate(8)",
+            Bare,
+            &[Legacy],
+            listed,
+        ),
+    ]
+}
+
+fn three(bed: &mut Bed) -> Ended {
+    bed.mode("legacy")?;
+    bed.add(vec![wish("a"), wish("b"), wish("c")])?;
+    Ok(())
+}
+
+fn ceiling(tx_max: u64) -> RateChange {
+    RateChange {
+        tx_max: Some(tx_max),
+        ..RateChange::default()
+    }
+}
+
+/// All of these send to B as fast as they may, and `wanted` bytes a second each at most; bytes a
+/// second that each could send.
+fn rates(bed: &mut Bed, from: &[Place], wanted: u64) -> Ended<Vec<f64>> {
+    const LEN: usize = 1400;
+    let b = bed.world.ports[1].mac;
+    let started = Instant::now();
+    let (mut offered, mut first) = (0, None);
+    loop {
+        let elapsed = started.elapsed();
+        if first.is_none() && elapsed >= SETTLE {
+            first = Some((Instant::now(), sent(bed, from)?));
+        }
+        if let Some((since, before)) = &first
+            && since.elapsed() >= MEASURE
+        {
+            let (after, time) = (sent(bed, from)?, since.elapsed().as_secs_f64());
+            let pairs = after.iter().zip(before);
+            return Ok(pairs
+                .map(|(now, then)| (now - then) as f64 / time)
+                .collect());
+        }
+        let due = (elapsed.as_secs_f64() * wanted as f64 / LEN as f64) as u64;
+        // A sender that was away for long does not make up for all of it at once.
+        offered = due.saturating_sub(64).max(offered);
+        while offered < due {
+            for place in from {
+                let src = match place {
+                    Place::Own(n) => bed.world.ports[*n].mac,
+                    _ => [0; 6],
+                };
+                // A full queue is the point.
+                let _ = bed.world.end(*place)?.offer(&frame(b, src, LEN));
+            }
+            offered += 1;
+        }
+        bed.world.drain()?;
+        std::thread::sleep(Duration::from_micros(300));
+    }
+}
+
+/// The same, measured again as long as it is not enough.
+fn best(
+    bed: &mut Bed,
+    from: &[Place],
+    wanted: u64,
+    enough: impl Fn(&[f64]) -> bool,
+) -> Ended<Vec<f64>> {
+    let mut got = rates(bed, from, wanted)?;
+    for _ in 1..ATTEMPTS {
+        if enough(&got) {
+            break;
+        }
+        got = rates(bed, from, wanted)?;
+    }
+    Ok(got)
+}
+
+/// Bytes that each has sent.
+fn sent(bed: &mut Bed, from: &[Place]) -> Ended<Vec<u64>> {
+    let stats = bed.nic.stats(&[], false)?;
+    let of = |place: &Place| {
+        let name = match place {
+            Place::Own(n) => &bed.world.ports[*n].name,
+            _ => "uplink",
+        };
+        let vport = stats.iter().find(|vport| vport.name == name);
+        vport.map_or(0, |vport| vport.tx_bytes)
+    };
+    Ok(from.iter().map(of).collect())
+}
+
+fn plot(bed: &mut Bed, title: &str, bars: &[(&str, f64, f64)]) {
+    let bar = |(label, value, expected): &(&str, f64, f64)| Bar {
+        label: (*label).into(),
+        value: value / 1e6,
+        expected: expected / 1e6,
+    };
+    bed.measured.push(Measured {
+        title: title.into(),
+        unit: "MB/s".into(),
+        bars: bars.iter().map(bar).collect(),
+    });
+}
+
+/// Within so many percent.
+fn near(what: &str, got: f64, expected: f64, percent: f64) -> Ended {
+    let off = (got / expected - 1.0) * 100.0;
+    ensure(off.abs() <= percent, || {
+        format!("{what}: {got:.0} instead of {expected:.0} bytes a second, {off:+.1} %")
+    })
+}
+
+fn max(bed: &mut Bed) -> Ended {
+    three(bed)?;
+    bed.nic.set_rate("a", ceiling(CEILING))?;
+    let enough = |got: &[f64]| got[0] >= 0.95 * CEILING as f64;
+    let got = best(bed, &[A], 3 * CEILING, enough)?[0];
+    plot(
+        bed,
+        "A channel with a ceiling",
+        &[("a", got, CEILING as f64)],
+    );
+    near("a", got, CEILING as f64, 5.0)
+}
+
+fn share(bed: &mut Bed) -> Ended {
+    three(bed)?;
+    bed.nic.add_rate("node", ceiling(CEILING))?;
+    for (channel, tx_weight) in [("a", 3), ("c", 1)] {
+        let node = "node".parse();
+        let node = node.map_err(|e| Stop::Error(format!("{e}")))?;
+        let change = RateChange {
+            tx_weight: Some(tx_weight),
+            parent: Some(Some(node)),
+            ..RateChange::default()
+        };
+        bed.nic.set_rate(channel, change)?;
+    }
+    let enough = |got: &[f64]| got[0] >= 2.7e6 && got[1] >= 0.9e6;
+    let got = best(bed, &[A, C], 2 * CEILING, enough)?;
+    let expected = [0.75 * CEILING as f64, 0.25 * CEILING as f64];
+    let bars = [
+        ("a (weight 3)", got[0], expected[0]),
+        ("c (weight 1)", got[1], expected[1]),
+    ];
+    plot(bed, "Two channels below a node", &bars);
+    near("a", got[0], expected[0], 10.0)?;
+    near("c", got[1], expected[1], 10.0)?;
+    remove_node(bed)
+}
+
+fn remove_node(bed: &mut Bed) -> Ended {
+    for channel in ["a", "c"] {
+        let alone = RateChange {
+            parent: Some(None),
+            ..RateChange::default()
+        };
+        bed.nic.set_rate(channel, alone)?;
+    }
+    bed.nic.del_rate("node")?;
+    Ok(())
+}
+
+fn lifted(bed: &mut Bed) -> Ended {
+    three(bed)?;
+    bed.nic.set_rate("a", ceiling(CEILING / 4))?;
+    let enough = |got: &[f64]| got[0] >= 0.92e6;
+    let slow = best(bed, &[A], CEILING, enough)?[0];
+    near("a", slow, (CEILING / 4) as f64, 8.0)?;
+    bed.nic.set_rate("a", ceiling(0))?;
+    let fast = best(bed, &[A], CEILING, |got| got[0] > 2.0 * slow)?[0];
+    plot(
+        bed,
+        "A ceiling lifted",
+        &[
+            ("with", slow, (CEILING / 4) as f64),
+            ("without", fast, CEILING as f64),
+        ],
+    );
+    ensure(fast > 2.0 * slow, || {
+        format!("{fast:.0} bytes a second without a ceiling, {slow:.0} with one")
+    })?;
+    let sent = frame(bed.world.ports[1].mac, bed.world.ports[0].mac, 60);
+    std::thread::sleep(Duration::from_millis(20));
+    bed.world.drain()?;
+    bed.world.exchange(A, &sent, &[(B, sent.clone())])
+}
+
+fn listed(bed: &mut Bed) -> Ended {
+    three(bed)?;
+    bed.nic.add_rate("node", ceiling(CEILING))?;
+    let node = "node".parse();
+    let node = node.map_err(|e| Stop::Error(format!("{e}")))?;
+    let change = RateChange {
+        tx_share: Some(1_000_000),
+        parent: Some(Some(node)),
+        ..ceiling(2_000_000)
+    };
+    bed.nic.set_rate("a", change)?;
+    let listed = bed.nic.rates(&["a".into(), "node".into()])?;
+    let shown = |name: &str| {
+        let rate = listed.iter().find(|rate| rate.name == name);
+        rate.map(|r| (r.kind, r.tx_share, r.tx_max, r.parent.clone()))
+    };
+    let parent = Some("node".to_owned());
+    same(
+        "a",
+        shown("a"),
+        Some(("leaf", 1_000_000, 2_000_000, parent)),
+    )?;
+    same("node", shown("node"), Some(("node", 0, CEILING, None)))?;
+    refused("removing a node in use", bed.nic.del_rate("node"))?;
+    let alone = RateChange {
+        parent: Some(None),
+        ..RateChange::default()
+    };
+    bed.nic.set_rate("a", alone)?;
+    bed.nic.del_rate("node")?;
+    Ok(())
+}
