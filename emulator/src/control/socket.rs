@@ -81,8 +81,8 @@ impl RunDir {
         Ok(UnixListener::from(listen_at(&path, SockType::Stream)?))
     }
 
-    /// Listens at a socket of whole packets (SOCK_SEQPACKET), as [`RunDir::listen`] does. Whoever
-    /// has the directory has its sockets, so that one that is there is a dead process's.
+    /// Listens at a socket of whole packets (SOCK_SEQPACKET), not blocking. Whoever has the directory
+    /// has its sockets, so that one that is there is a dead process's.
     ///
     /// # Errors
     /// `AddrInUse` if something is there that is no socket, or what the system says.
