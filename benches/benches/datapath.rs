@@ -40,6 +40,7 @@ impl Station {
             mtu: 9000,
             link_up: true,
             trust: false,
+            lro: false,
         };
         let channel = Channel::new(VportId(id), 1, settings, datapath.clone(), None);
         Self {

@@ -198,6 +198,7 @@ impl Nic for Emulator {
             trust: change.trust,
             link_up: change.link_up,
             rss: change.rss.map(rss_change),
+            lro: change.lro,
             clear_fault: change.clear_fault,
         };
         let mut client = self.client.clone();
@@ -458,6 +459,7 @@ fn channel_spec(spec: ChannelSpec) -> proto::ChannelSpec {
         trust: spec.trust,
         link_down: !spec.link_up,
         rss: spec.rss.map(rss_change),
+        lro: spec.lro,
         attach: Some(proto::Attach { kind: Some(kind) }),
     }
 }
@@ -493,6 +495,7 @@ fn channel(c: proto::Channel) -> Channel {
         mtu: spec.mtu,
         spoofchk: spec.spoofchk,
         trust: spec.trust,
+        lro: spec.lro,
         link: if spec.link_down { "down" } else { "up" },
         attach,
         representor: some(c.representor),

@@ -42,6 +42,8 @@ features! {
     LinkState = "link down",
     /// Choosing how packets are spread over queues.
     Rss = "rss",
+    /// Joining TCP segments for a channel.
+    Lro = "lro",
     /// Eswitch mode switchdev.
     Switchdev = "switchdev",
     /// Forwarding between channels over the wire.

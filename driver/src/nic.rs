@@ -311,6 +311,8 @@ pub struct ChannelSpec {
     pub link_up: bool,
     /// How packets are spread over its queues; `None`: as the device does it.
     pub rss: Option<RssChange>,
+    /// Join TCP segments for a driver that takes large packets.
+    pub lro: bool,
     /// Where its queues go.
     pub attach: chanio_emu::nic::spec::Attach,
 }
@@ -332,6 +334,8 @@ pub struct ChannelChange {
     pub link_up: Option<bool>,
     /// How packets are spread over its queues.
     pub rss: Option<RssChange>,
+    /// Joining of TCP segments.
+    pub lro: Option<bool>,
     /// Start again after a fault.
     pub clear_fault: bool,
 }
@@ -357,6 +361,8 @@ pub struct Channel {
     pub spoofchk: bool,
     /// Trust.
     pub trust: bool,
+    /// TCP segments are joined.
+    pub lro: bool,
     /// Administrative link state: `up` or `down`.
     pub link: &'static str,
     /// Where its queues go: `vhost-user`, `vhost-user-client:PATH`, `tap:NETNS:IF`.

@@ -136,6 +136,20 @@ fn siblings_share_by_weight() {
     );
 }
 
+/// For how long the workers of this process had work and no cpu so far (proc(5), schedstat).
+fn workers_waited() -> Duration {
+    let mut waited = Duration::ZERO;
+    for task in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
+        let read = |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        if read("comm").starts_with("worker") {
+            let schedstat = read("schedstat");
+            let nanos = schedstat.split_whitespace().nth(1);
+            waited += Duration::from_nanos(nanos.and_then(|n| n.parse().ok()).unwrap_or(0));
+        }
+    }
+    waited
+}
+
 /// How exact the ceilings of many channels are, alone and when they compete for a node's. Prints
 /// what it finds; run it alone: it is about time.
 #[test]
@@ -160,13 +174,20 @@ fn many_channels_over_ten_seconds() {
                 };
                 bed.nic.set_rate(&sender.name, &rate(&words)).unwrap();
             }
+            let before = workers_waited();
             let rates = measure(&bed, &mut senders, Duration::from_secs(10));
+            let waited = workers_waited() - before;
             let errors = rates.iter().enumerate();
             let errors = errors.map(|(i, rate)| 100.0 * (rate / (share(i) * MBIT as f64) - 1.0));
             let (low, high) = errors.fold((f64::MAX, f64::MIN), |(low, high), error| {
                 (low.min(error), high.max(error))
             });
-            println!("{count} channels, competing {compete}: {low:+.2} % to {high:+.2} %");
+            let all = rates.iter().sum::<f64>() / ((each * count as u64 * MBIT) as f64);
+            println!(
+                "{count} channels, competing {compete}: {low:+.2} % to {high:+.2} %, all together \
+                 {:+.2} %; the worker waited {waited:.2?} for a cpu",
+                100.0 * (all - 1.0)
+            );
             within(&rates, |i| share(i) * MBIT as f64, 0.02);
         }
     }

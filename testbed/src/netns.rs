@@ -1,11 +1,12 @@
 //! Network namespaces: one that the test lives in, so that it disturbs nobody, and named ones for
 //! containers.
 
-use crate::process::run;
+use crate::process::{Process, run};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Move this process into a network and a mount namespace of its own, in which it may make
 /// netdevs, `ip netns` names and mounts that nobody else sees and that end with it. To be called
@@ -70,6 +71,16 @@ impl Netns {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).args(args);
         command
+    }
+
+    /// Start an iperf3 server inside; its files go to `dir`.
+    pub fn iperf3_server(&self, dir: &Path) -> Process {
+        let mut command = self.command(&["iperf3", "-s", "--forceflush"]);
+        let mut server = Process::start("iperf3", dir, &mut command);
+        server.wait_output("iperf3", 0, Duration::from_secs(10), |text| {
+            text.contains("listening")
+        });
+        server
     }
 
     /// Run a program inside to its end.

@@ -1,13 +1,13 @@
 //! Tunnels as others read them: scapy builds the packets that go in, tshark decodes what comes
 //! out, every checksum validated.
 
-use chanio_model::Mac;
 use chanio_model::edit::tunnel::GeneveOption;
 use chanio_model::edit::*;
 use chanio_model::offload::{
     Csum, Gso, GsoKind, MAX_OUTER, Offload, Outer, Segmenter, finish_checksum,
 };
 use chanio_model::wire::{HEAD_LEN, Layout};
+use chanio_model::{DropReason, Mac};
 use chanio_testbed::process::run;
 use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
 use std::collections::HashMap;
@@ -82,6 +82,10 @@ fn tunnels() -> Vec<(&'static str, TunnelSet)> {
         df: true,
         ..of(TunnelKind::Vxlan)
     };
+    let bare = TunnelSet {
+        payload: Payload::Ip,
+        ..of(TunnelKind::VxlanGpe)
+    };
     let unsummed = TunnelSet {
         csum: false,
         ..of(TunnelKind::Vxlan)
@@ -92,6 +96,9 @@ fn tunnels() -> Vec<(&'static str, TunnelSet)> {
         ("vxlan", gbp),
         ("vxlan", unsummed),
         ("vxlan", of(TunnelKind::VxlanGpe)),
+        ("vxlan", over_ip6(of(TunnelKind::VxlanGpe))),
+        ("vxlan", bare.clone()),
+        ("vxlan", over_ip6(bare)),
         ("geneve", geneve.clone()),
         ("geneve", over_ip6(geneve)),
         ("gre", of(TunnelKind::Gre)),
@@ -186,6 +193,18 @@ fn wrapped(source: &[u8], offload: Offload, set: &TunnelSet) -> Vec<Vec<u8>> {
     vec![flat]
 }
 
+/// What is inside a frame that [`wrapped`] has made.
+fn unwrapped(tagged: &[u8]) -> Result<Vec<u8>, DropReason> {
+    let frame = [&tagged[..12], &tagged[16..]].concat();
+    let mut packet = Packet::new(7);
+    let head = &frame[..frame.len().min(HEAD_LEN)];
+    packet.load(head, frame.len() as u32, Offload::default())?;
+    assert!(packet.tunnel_unset(&TunnelPorts::default())?, "a tunnel");
+    let edited = packet.edited();
+    let tail = &frame[edited.taken as usize..][..edited.tail as usize];
+    Ok([edited.head, tail].concat())
+}
+
 fn tshark(file: &Path, filter: &str, fields: &[&str]) -> String {
     let mut command = Command::new("tshark");
     command.args(["-n", "-r"]).arg(file);
@@ -213,14 +232,35 @@ fn tshark_reads_every_encapsulation_and_finds_no_bad_checksum() {
     let mut writer = PcapWriter::new(File::create(&output).unwrap()).unwrap();
     let mut want: HashMap<&str, usize> = HashMap::new();
     let mut total = 0;
+    let mut inside = 0;
     for (name, set) in tunnels() {
+        let bare = set.payload == Payload::Ip;
         for frame in &frames {
+            if bare && !matches!(frame[12..14], [8, 0] | [0x86, 0xdd]) {
+                // Only IP packets travel without Ethernet header.
+                continue;
+            }
             let mut driver = frame.clone();
             let offload = unfinished(&mut driver);
             let cases = [(frame, Offload::default()), (&driver, offload)];
             for (source, offload) in cases {
                 for out in wrapped(source, offload, &set) {
                     total += 1;
+                    if offload == Offload::default() {
+                        let mut want = frame.clone();
+                        if bare {
+                            want[..12].fill(0);
+                        }
+                        // The longest options reach beyond what is looked at.
+                        let far = !set.options.is_empty();
+                        let want = if far {
+                            Err(DropReason::RewriteDepth)
+                        } else {
+                            Ok(want)
+                        };
+                        assert_eq!(unwrapped(&out), want, "{set:?}");
+                        inside += 1;
+                    }
                     *want.entry(name).or_default() += 1;
                     let time = Duration::from_millis(total);
                     let packet = PcapPacket::new(time, out.len() as u32, &out);
@@ -264,5 +304,5 @@ fn tshark_reads_every_encapsulation_and_finds_no_bad_checksum() {
         options.lines().all(|l| l.ends_with("0x00002a")),
         "{options}"
     );
-    println!("{total} frames: {want:?}");
+    println!("{total} frames: {want:?}; {inside} taken out again");
 }

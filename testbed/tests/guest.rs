@@ -84,14 +84,7 @@ fn a_guest_and_a_container_talk_through_representors_and_then_through_rules() {
         ip(&format!("link set {rep} up"));
         ip(&format!("link set {rep} master br0"));
     }
-    let mut server = Process::start(
-        "iperf3",
-        dir.path(),
-        &mut pod.command(&["iperf3", "-s", "--forceflush"]),
-    );
-    server.wait_output("iperf3", 0, Duration::from_secs(10), |t| {
-        t.contains("listening")
-    });
+    let _server = pod.iperf3_server(dir.path());
     // Headers of all of TCP; and some frames of it whole, for their checksums.
     let (pcap, whole) = (dir.path().join("pod.pcap"), dir.path().join("whole.pcap"));
     let captures = [
@@ -236,14 +229,7 @@ fn a_guest_with_packed_rings() {
     ]);
     bed.rule("in_port vm action redirect pod");
     bed.rule("in_port pod action redirect vm");
-    let mut server = Process::start(
-        "iperf3",
-        dir.path(),
-        &mut pod.command(&["iperf3", "-s", "--forceflush"]),
-    );
-    server.wait_output("iperf3", 0, Duration::from_secs(10), |t| {
-        t.contains("listening")
-    });
+    let _server = pod.iperf3_server(dir.path());
     let net = (ch[0].socket.as_deref().unwrap(), ch[0].mac, 2);
     let mut guest = Guest {
         net: Some(net),
@@ -301,14 +287,7 @@ fn a_legacy_guest_that_takes_nothing_unfinished() {
     ]);
     bed.rule("in_port vm action redirect pod");
     bed.rule("in_port pod action redirect vm");
-    let mut server = Process::start(
-        "iperf3",
-        dir.path(),
-        &mut pod.command(&["iperf3", "-s", "--forceflush"]),
-    );
-    server.wait_output("iperf3", 0, Duration::from_secs(10), |t| {
-        t.contains("listening")
-    });
+    let _server = pod.iperf3_server(dir.path());
     let mut guest = Guest {
         net: Some((ch[0].socket.as_deref().unwrap(), ch[0].mac, 1)),
         device: ",disable-modern=on,disable-legacy=off,mrg_rxbuf=off,csum=off,guest_csum=off,\

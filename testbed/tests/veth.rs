@@ -25,6 +25,7 @@ fn spec(name: &str, netns: &str, address: &str) -> ChannelSpec {
         mtu: 1400,
         spoofchk: true,
         trust: false,
+        lro: false,
         link_up: true,
         rss: None,
         attach: Attach::tap(netns, "", vec![address.parse().unwrap()]).unwrap(),

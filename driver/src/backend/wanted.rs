@@ -117,6 +117,7 @@ pub(super) fn check<N: Nic>(nic: &N, spec: ChannelSpec) -> Result<Wanted, Device
         (Feature::Spoofchk, spec.spoofchk),
         (Feature::LinkState, !spec.link_up),
         (Feature::Rss, spec.rss.is_some()),
+        (Feature::Lro, spec.lro),
     ];
     for (feature, needed) in needs {
         if needed && nic.why_not(feature).is_some() {

@@ -81,6 +81,9 @@ pub struct Settings {
     /// Allow the driver to change its address and receive mode
     #[arg(long)]
     trust: Option<Switch>,
+    /// Join TCP segments for a driver that takes large packets
+    #[arg(long)]
+    lro: Option<Switch>,
     /// Administrative link state
     #[arg(long)]
     link: Option<Link>,
@@ -180,6 +183,7 @@ pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
                 trust: settings.trust.map(Switch::is_on),
                 link_up: settings.link.map(|l| matches!(l, Link::Up)),
                 rss: settings.rss.change(),
+                lro: settings.lro.map(Switch::is_on),
                 clear_fault,
             };
             let channel = nic.set_channel(&name, change)?;
@@ -203,6 +207,7 @@ impl Add {
             trust: self.settings.trust.is_some_and(Switch::is_on),
             link_up: !matches!(self.settings.link, Some(Link::Down)),
             rss: self.settings.rss.clone().change(),
+            lro: self.settings.lro.is_some_and(Switch::is_on),
             attach: attach.clone(),
         };
         Ok(match self.count {

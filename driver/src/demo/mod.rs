@@ -269,6 +269,7 @@ fn add_channels(
             mtu: 1500,
             spoofchk: i == spoofer,
             trust: false,
+            lro: false,
             link_up: true,
             rss: None,
             attach: Attach::VhostUser,

@@ -183,6 +183,7 @@ impl Steps<'_> {
             mtu: Some(old.mtu),
             spoofchk: Some(old.spoofchk),
             trust: Some(old.trust),
+            lro: Some(old.lro),
             link_up: Some(old.link_up),
             rss: Some(RssChange::to(old.rss.as_ref())),
             clear_fault: false,

@@ -264,6 +264,7 @@ impl NicApi for Fake {
             spec.mtu = c.mtu.unwrap_or(spec.mtu);
             spec.spoofchk = c.spoofchk.unwrap_or(spec.spoofchk);
             spec.trust = c.trust.unwrap_or(spec.trust);
+            spec.lro = c.lro.unwrap_or(spec.lro);
             spec.link_up = c.link_up.unwrap_or(spec.link_up);
             if let Some(change) = &c.rss {
                 spec.rss = change.apply(spec.rss.as_ref(), spec.queues)?;

@@ -66,6 +66,7 @@ pub(super) struct Channel {
     pub mtu: Number,
     pub spoofchk: Option<bool>,
     pub trust: Option<bool>,
+    pub lro: Option<bool>,
     pub link: Text,
     pub attach: Text,
     #[serde(default)]

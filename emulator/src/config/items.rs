@@ -248,6 +248,7 @@ pub(super) fn channel(source: &Source, from: file::Channel) -> Result<ChannelSpe
         mtu: number("mtu", &from.mtu, MTU, DEFAULT_MTU)?,
         spoofchk: from.spoofchk.unwrap_or(false),
         trust: from.trust.unwrap_or(false),
+        lro: from.lro.unwrap_or(false),
         link_up: match &from.link {
             None => true,
             Some(link) => {

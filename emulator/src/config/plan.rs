@@ -198,6 +198,7 @@ pub(super) fn change(from: &ChannelSpec, to: &ChannelSpec) -> Option<ChannelChan
         mtu: (from.mtu != to.mtu).then_some(to.mtu),
         spoofchk: (from.spoofchk != to.spoofchk).then_some(to.spoofchk),
         trust: (from.trust != to.trust).then_some(to.trust),
+        lro: (from.lro != to.lro).then_some(to.lro),
         link_up: (from.link_up != to.link_up).then_some(to.link_up),
         rss: (from.rss != to.rss).then(|| RssChange::to(to.rss.as_ref())),
         clear_fault: false,

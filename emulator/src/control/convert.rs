@@ -37,6 +37,7 @@ pub fn channel_spec(asked: proto::ChannelSpec) -> Result<ChannelSpec, RequestErr
         spoofchk: asked.spoofchk,
         trust: asked.trust,
         link_up: !asked.link_down,
+        lro: asked.lro,
         attach: attach(asked.attach)?,
     })
 }
@@ -156,6 +157,7 @@ pub fn channel_change(
         trust: asked.trust,
         link_up: asked.link_up,
         rss: asked.rss.as_ref().map(rss_change).transpose()?,
+        lro: asked.lro,
         clear_fault: asked.clear_fault,
     };
     Ok((name, change))
@@ -320,6 +322,7 @@ impl From<ChannelSpec> for proto::ChannelSpec {
             trust: spec.trust,
             link_down: !spec.link_up,
             rss: spec.rss.map(Into::into),
+            lro: spec.lro,
             attach: Some(spec.attach.into()),
         }
     }

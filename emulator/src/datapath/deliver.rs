@@ -2,6 +2,7 @@
 
 use super::classify::Delivery;
 use super::frame::{Bytes, Frame, Leaving, MAX_LEAVING};
+use super::lro::Joiner;
 use super::outbox::{self, Outbox, Way};
 use super::published::Config;
 use super::watch::Watch;
@@ -30,6 +31,10 @@ pub struct Deliverer {
     scratch: RxScratch,
     /// A share again, by ring.
     spread: Vec<Delivery>,
+    joiner: Joiner,
+    /// A share again, by what is joined, and how many deliveries each part has.
+    joined: Vec<Delivery>,
+    groups: Vec<usize>,
     outbox: Outbox,
     /// How the worker calls drivers.
     pub notifier: Notifier,
@@ -134,6 +139,9 @@ impl Deliverer {
             segment: vec![0; MAX_LEAVING],
             scratch: RxScratch::default(),
             spread: Vec::new(),
+            joiner: Joiner::new(),
+            joined: Vec::new(),
+            groups: Vec::new(),
             outbox: Outbox::default(),
             notifier: Notifier::new()?,
             uring,
@@ -318,27 +326,54 @@ impl Deliverer {
         let report = queue.hash_report.then(|| channel.steering().report());
         let report = report.flatten();
         let wants = Wants::of(queue, report.as_deref());
+        let joins = channel.lro() && wants.takes_large();
+        if joins {
+            self.joined.clear();
+            self.joined.extend_from_slice(share);
+            let takes = wants.offloads;
+            self.joiner
+                .group(&mut self.joined, &mut self.groups, burst, takes);
+        }
+        let share = if joins { &self.joined[..] } else { share };
         let mut ring = queue.ring.fill(&mut self.scratch, share.len());
         let mut all = Fared::default();
         let mut fault = None;
-        for delivery in share {
-            let local = (&mut self.flat[..], &mut self.segment[..]);
-            match fill_buffers(&mut ring, wants, burst, delivery, local) {
+        let mut rest = share;
+        let mut groups = self.groups.iter();
+        let mut group = &share[..0];
+        while !rest.is_empty() {
+            if joins && group.is_empty() {
+                group = &rest[..groups.next().copied().unwrap_or(1)];
+            }
+            let (count, packet) = match group.len() {
+                0 | 1 => (1, None),
+                _ => self.joiner.join(group, burst),
+            };
+            let (these, others) = rest.split_at(count);
+            (rest, group) = (others, group.get(count..).unwrap_or(&[]));
+            let filled = match packet {
+                Some(packet) => fill_joined(&mut ring, wants, burst, these, packet),
+                None => {
+                    let local = (&mut self.flat[..], &mut self.segment[..]);
+                    fill_buffers(&mut ring, wants, burst, &these[0], local)
+                }
+            };
+            match filled {
                 Ok(fared) => {
                     all.packets += fared.packets;
                     all.bytes += fared.bytes;
                     if let Some((reason, packets)) = fared.lost {
                         port.counters.lose(self.worker, reason, packets);
                     }
-                    burst.show(port, Point::ToPort, Some(pair), delivery, fared.sent());
+                    for delivery in these {
+                        burst.show(port, Point::ToPort, Some(pair), delivery, fared.sent());
+                    }
                 }
                 Err(found) => {
-                    port.counters.lose(self.worker, DropReason::NotConnected, 1);
-                    burst.show_lost(
-                        port,
-                        std::slice::from_ref(delivery),
-                        DropReason::NotConnected,
-                    );
+                    let lost = these.len() as u64;
+                    port.counters
+                        .lose(self.worker, DropReason::NotConnected, lost);
+                    burst.show_lost(port, these, DropReason::NotConnected);
                     fault = Some(found);
                 }
             }
@@ -379,10 +414,41 @@ impl<'a> Wants<'a> {
         }
     }
 
+    /// Whether frames can be joined for it.
+    fn takes_large(&self) -> bool {
+        let RxOffloads {
+            csum, tso4, tso6, ..
+        } = self.offloads;
+        self.mergeable && csum && (tso4 || tso6)
+    }
+
     fn hash(&self, leaving: &Leaving<'_>) -> PacketHash {
         let rss = self.rss;
         rss.map_or_else(PacketHash::default, |rss| leaving.rss_hash(rss))
     }
+}
+
+/// Give a ring one packet that was made of several frames; they are counted as they came.
+fn fill_joined(
+    ring: &mut Filling<'_, '_>,
+    wants: Wants<'_>,
+    burst: Classified<'_, '_>,
+    frames: &[Delivery],
+    (packet, offload): (&mut [u8], Offload),
+) -> Result<Fared, RingFault> {
+    let mut header = [0; VNET_HDR_LEN];
+    offload.to_hdr(wants.offloads).write(&mut header);
+    // They are of one flow.
+    let hash = wants.hash(&burst.leaving(&frames[0]));
+    let header = with_hash(&header, hash);
+    let sent = put(ring, wants, header, [packet, &[], &[]], None)?;
+    let mut fared = Fared::default();
+    for (left, delivery) in (1..=frames.len()).rev().zip(frames) {
+        if !fared.add(sent, burst.leaving(delivery).len(), left) {
+            break;
+        }
+    }
+    Ok(fared)
 }
 
 /// Give one frame to a ring: as it is, or finished in `local` first, which has room for a whole

@@ -233,6 +233,12 @@ impl<'f> Leaving<'f> {
         self.source
     }
 
+    /// The bytes that decisions are made on, unless a tag is to be put in or taken out.
+    #[inline]
+    pub fn untagged_head(&self) -> Option<&'f [u8]> {
+        (self.vlan == VlanOp::None).then_some(self.head)
+    }
+
     /// The hash by which a channel's settings choose its queue. Tags do not matter to it.
     pub fn rss_hash(&self, rss: &Rss) -> PacketHash {
         rss.hash(self.head, (self.head.len() + self.tail.1) as u32)

@@ -9,6 +9,7 @@ mod classify;
 mod deliver;
 mod explain;
 mod frame;
+mod lro;
 mod outbox;
 mod published;
 mod receive;

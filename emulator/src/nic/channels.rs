@@ -136,6 +136,7 @@ impl Nic {
             trust,
             link_up,
             rss,
+            lro,
             clear_fault,
         } = change;
         spec.mac = mac.or(spec.mac);
@@ -144,6 +145,8 @@ impl Nic {
         spec.spoofchk = spoofchk.unwrap_or(spec.spoofchk);
         spec.trust = trust.unwrap_or(spec.trust);
         spec.link_up = link_up.unwrap_or(spec.link_up);
+        spec.lro = lro.unwrap_or(spec.lro);
+        check_lro(&spec)?;
         check_range("mtu", spec.mtu, MTU)?;
         if let Some(change) = &rss {
             spec.rss = change.apply(old.rss.as_ref(), spec.queues)?;
@@ -306,6 +309,7 @@ impl Nic {
             };
             check_range("queues", spec.queues, 1..=max_queues)?;
             check_range("mtu", spec.mtu, MTU)?;
+            check_lro(&spec)?;
             if state.rates.get(&spec.name).is_some_and(|o| !o.is_leaf) {
                 return Err(RateError::Taken(spec.name).into());
             }
@@ -577,7 +581,21 @@ fn device_settings(spec: &ChannelSpec) -> DeviceSettings {
         mtu: spec.mtu,
         link_up: spec.link_up,
         trust: spec.trust,
+        lro: spec.lro,
     }
+}
+
+/// The netdev of a container has the kernel's own GRO.
+fn check_lro(spec: &ChannelSpec) -> Result<(), Refused> {
+    let netdev = matches!(spec.attach, Attach::Tap { .. });
+    if spec.lro && netdev {
+        return Err(Refused::Invalid {
+            field: "lro",
+            value: "on".into(),
+            allowed: "off with attach tap: its netdev has the kernel's GRO".into(),
+        });
+    }
+    Ok(())
 }
 
 fn vport_config(spec: &ChannelSpec) -> Arc<VportConfig> {

@@ -109,6 +109,9 @@ pub struct ChannelSpec {
     pub link_up: bool,
     /// How packets are spread over its queues; `None`: by a hash of the emulator's own.
     pub rss: Option<RssSettings>,
+    /// Join TCP segments for a driver that takes large packets (LRO, ethtool's rx-gro-hw); only
+    /// with a vhost-user device.
+    pub lro: bool,
     /// Where its queues go.
     pub attach: Attach,
 }
@@ -126,6 +129,7 @@ impl ChannelSpec {
             trust: false,
             link_up: true,
             rss: None,
+            lro: false,
             attach: Attach::VhostUser,
         }
     }
@@ -148,6 +152,8 @@ pub struct ChannelChange {
     pub link_up: Option<bool>,
     /// How packets are spread over its queues.
     pub rss: Option<RssChange>,
+    /// Joining of TCP segments.
+    pub lro: Option<bool>,
     /// Start a channel again that was stopped for a fault.
     pub clear_fault: bool,
 }

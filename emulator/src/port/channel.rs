@@ -108,6 +108,7 @@ pub struct Channel {
     mtu: AtomicU16,
     link_up: AtomicBool,
     trust: AtomicBool,
+    lro: AtomicBool,
     features: AtomicU64,
     /// Pairs that the driver wants packets on (control queue).
     wanted_pairs: AtomicU16,
@@ -148,6 +149,8 @@ pub struct DeviceSettings {
     pub link_up: bool,
     /// Whether the driver may change its address and receive mode.
     pub trust: bool,
+    /// Whether TCP segments are joined for a driver that takes large packets.
+    pub lro: bool,
 }
 
 impl Channel {
@@ -174,6 +177,7 @@ impl Channel {
             mtu: AtomicU16::new(settings.mtu),
             link_up: AtomicBool::new(settings.link_up),
             trust: AtomicBool::new(settings.trust),
+            lro: AtomicBool::new(settings.lro),
             features: AtomicU64::new(0),
             wanted_pairs: AtomicU16::new(pairs),
             rx_pairs: AtomicU16::new(0),
@@ -187,7 +191,14 @@ impl Channel {
         self.mtu.store(settings.mtu, Ordering::Relaxed);
         self.link_up.store(settings.link_up, Ordering::Relaxed);
         self.trust.store(settings.trust, Ordering::Relaxed);
+        self.lro.store(settings.lro, Ordering::Relaxed);
         self.follow_carrier();
+    }
+
+    /// Whether TCP segments are joined for a driver that takes large packets.
+    #[inline]
+    pub fn lro(&self) -> bool {
+        self.lro.load(Ordering::Relaxed)
     }
 
     /// The transmit ring of a pair, for the length of a burst; empty when it does not run.

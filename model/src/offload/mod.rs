@@ -4,14 +4,17 @@
 //! |---|---|
 //! | `header` | the virtio-net header, and what is left of it once it was checked |
 //! | `segment` | finishing a checksum, cutting a frame into segments |
+//! | `train` | joining segments that follow each other |
 //! | `outer` | the headers of a tunnel in front of each segment |
 
 mod header;
 mod outer;
 mod segment;
+mod train;
 
 pub use header::{HASH_HDR_LEN, VNET_HDR_LEN, VnetHdr, flags, gso_type, with_hash};
 pub use segment::{Segmenter, finish_checksum};
+pub use train::{Segment, Train};
 
 /// A checksum that the sender left to be finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -14,6 +14,10 @@ pub mod tcp_flags {
     pub const FIN: u8 = 0x01;
     /// Hand over at once.
     pub const PSH: u8 = 0x08;
+    /// There is an acknowledgement.
+    pub const ACK: u8 = 0x10;
+    /// The other end's packets met congestion (RFC 3168).
+    pub const ECE: u8 = 0x40;
     /// Congestion window reduced (RFC 3168).
     pub const CWR: u8 = 0x80;
 }

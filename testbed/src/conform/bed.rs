@@ -84,6 +84,7 @@ pub fn wish(name: &str) -> ChannelSpec {
         trust: false,
         link_up: true,
         rss: None,
+        lro: false,
         attach: Attach::VhostUser,
     }
 }

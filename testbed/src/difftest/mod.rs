@@ -4,6 +4,7 @@
 //! | file | what lives there |
 //! |---|---|
 //! | [`frame`], [`rule`], [`case`] | random frames and rules out of one small world |
+//! | `act` | what random rules do |
 //! | [`carried`] | frames in tunnels, and keys for their outer headers |
 //! | [`tunnel`] | what rules with tunnels need |
 //! | [`tracked`] | conversations, and rules that track them |
@@ -17,6 +18,7 @@
 //! | [`running`] | a case through a running NIC |
 //! | [`kernel`] | a guest that takes orders |
 
+mod act;
 pub mod agent;
 pub mod carried;
 pub mod case;

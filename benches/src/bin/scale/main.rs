@@ -1,5 +1,5 @@
 //! What many channels cost: making them, drivers that attach and do nothing, waking up for one of
-//! them, and all of them sending a little. The emulator runs as a process of its own; the drivers
+//! them, and all of them sending a little. And what many flow rules cost. The emulator runs as a process of its own; the drivers
 //! are in this one.
 //!
 //! `cargo build --release --workspace --bins && target/release/scale`, as root for representors.
@@ -7,6 +7,7 @@
 mod create;
 mod drivers;
 mod emulator;
+mod rules;
 
 use clap::Parser;
 
@@ -31,6 +32,14 @@ struct Args {
     /// Kicks to sleeping workers
     #[arg(long, default_value_t = 10_000)]
     kicks: u32,
+    /// Flow rules to add
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1000,100000,1000000",
+        value_name = "N,N,…"
+    )]
+    rules: Vec<u32>,
     /// Only one part
     #[arg(long, value_enum)]
     only: Option<Part>,
@@ -40,14 +49,19 @@ struct Args {
 enum Part {
     Create,
     Drivers,
+    Rules,
 }
 
 fn main() {
     let args = Args::parse();
-    if args.only != Some(Part::Drivers) {
+    let wants = |part| args.only.is_none_or(|only| only == part);
+    if wants(Part::Rules) {
+        rules::run_all(&args.rules);
+    }
+    if wants(Part::Create) {
         create::run(args.channels, args.repeat);
     }
-    if args.only != Some(Part::Create) {
+    if wants(Part::Drivers) {
         drivers::run(&drivers::Options {
             drivers: args.drivers,
             workers: args.workers,

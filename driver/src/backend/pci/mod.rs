@@ -141,6 +141,7 @@ impl Nic for Pci {
             Feature::LinkState if sf => {
                 "a subfunction's link follows the wire; deactivate it by removing the channel"
             }
+            Feature::Lro => "it is set in the container: ethtool -K lro, rx-gro-hw",
             Feature::Rss => "it is set in the container: ethtool -X",
             Feature::Vepa | Feature::Ageing => "the switch of the NIC has no such setting",
             Feature::Fdb => {
@@ -277,6 +278,7 @@ impl Nic for Pci {
     fn set_channel(&mut self, name: &str, change: ChannelChange) -> Result<Channel, DeviceError> {
         let needs = [
             (Feature::Rss, change.rss.is_some()),
+            (Feature::Lro, change.lro == Some(true)),
             (Feature::PortVlan, change.vlan.is_some_and(|vlan| vlan != 0)),
             (Feature::Spoofchk, change.spoofchk == Some(true)),
             (Feature::Distrust, change.trust == Some(false)),

@@ -303,6 +303,7 @@ impl Pci {
             mtu: link.map_or(channel.port.link.mtu, |link| link.mtu),
             spoofchk: settings.spoofchk,
             trust: settings.trust,
+            lro: false,
             link: if settings.link_up { "up" } else { "down" },
             attach: match inside {
                 Some(inside) => inside.attach(),

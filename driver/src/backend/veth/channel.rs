@@ -157,6 +157,7 @@ impl Veth {
     ) -> Result<Channel, DeviceError> {
         let needs = [
             (Feature::Rss, change.rss.is_some()),
+            (Feature::Lro, change.lro == Some(true)),
             (Feature::Distrust, change.trust == Some(false)),
         ];
         for (feature, needed) in needs {
@@ -319,6 +320,7 @@ impl Veth {
                 mtu: link.mtu,
                 spoofchk: link.locked,
                 trust: true,
+                lro: false,
                 link: if link.up { "up" } else { "down" },
                 attach: attach(
                     home.map(String::as_str),

@@ -183,6 +183,9 @@ impl Nic for Veth {
                  drops what it then sends"
             }
             Feature::Rss => "veth has no hash: packets stay on the queue of the cpu that sends",
+            Feature::Lro => {
+                "veth is a netdev with the kernel's GRO: ethtool -K gro in the container"
+            }
             Feature::Vepa => "a bridge forwards between its ports itself",
             Feature::TxShare => "tbf, which limits the container's end, gives no guarantee",
             Feature::RateNodes => "each container's end has a qdisc of its own",
