@@ -258,13 +258,18 @@ impl Mirror {
             return changed(of_hook.len() != before);
         }
         let filter = Filter::parse(body).map_err(|error| error.to_string());
-        let is_u32 = filter.as_ref().is_ok_and(|f| {
-            let kind = f.kind.as_ref();
-            kind.is_some_and(|kind| kind.name() == "u32")
-        });
+        let named = |name: &str| {
+            let kind = filter.as_ref().ok().and_then(|f| f.kind.as_ref());
+            kind.is_some_and(|kind| kind.name() == name)
+        };
         // What stands for a whole priority, and u32's hash tables: they match nothing themselves.
-        if place.handle == 0 || is_u32 && place.handle & 0xf_ffff == 0 {
-            return Effect::None;
+        if place.handle == 0 || named("u32") && place.handle & 0xf_ffff == 0 {
+            // A new matchall is told of without all that it is (net/sched/cls_matchall.c,
+            // `mall_change` hands out what was there before).
+            return match named("matchall") {
+                true => Effect::Unknown,
+                false => Effect::None,
+            };
         }
         let order = of_hook
             .get(&place)

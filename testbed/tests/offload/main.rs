@@ -1,13 +1,17 @@
-//! Transparent offload beside the kernel of this machine: bridges, set up by `ip` and `bridge`.
+//! Transparent offload beside the kernel of this machine, which has bridges; and in a guest, where
+//! this same program runs beside a kernel that has all of tc.
 
+mod filters;
 mod wire;
 
 use chanio_emu::nic::spec::KernelRule;
 use chanio_model::eswitch::Mode;
 use chanio_model::{Mac, VportId};
+use chanio_testbed::guest::{BOOT, Guest, image};
 use chanio_testbed::netns::isolate;
 use chanio_testbed::nic::Bed;
 use chanio_testbed::process::{run, wait_for};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use wire::{Wires, frame, station};
@@ -310,7 +314,7 @@ fn with_vlans(offload: bool) -> Vec<Vec<(usize, Vec<u8>)>> {
 }
 
 #[test]
-#[ignore = "needs a kernel with VLAN filtering"]
+#[ignore = "runs in a guest, whose kernel has VLAN filtering"]
 fn vlans_are_added_and_taken_off_as_the_bridge_does() {
     if !chanio_testbed::can_run() {
         return;
@@ -320,4 +324,31 @@ fn vlans_are_added_and_taken_off_as_the_bridge_does() {
     for (n, (slow, fast)) in slow.iter().zip(&fast).enumerate() {
         assert_eq!(slow, fast, "frame {n}");
     }
+}
+
+/// The tests that this machine's kernel is not enough for.
+#[test]
+fn a_guest_with_all_of_tc_and_vlans() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    image();
+    let dir = tempfile::tempdir().unwrap();
+    let own = std::env::current_exe().unwrap();
+    let name = own.file_name().unwrap().to_str().unwrap();
+    let script = format!(
+        "load tun bridge sch_ingress cls_flower cls_matchall act_csum act_ct act_gact act_mirred \
+         act_pedit act_police act_vlan\n\
+         {name} --ignored --test-threads 1 --nocapture\n"
+    );
+    let mut guest = Guest {
+        programs: &[own.clone(), PathBuf::from("/usr/sbin/bridge")],
+        ..Guest::new(dir.path(), &script)
+    }
+    .boot();
+    let said = guest.wait_output("the guest's tests", 0, BOOT, |text| {
+        text.contains("guest: done") || text.contains("guest: failed")
+    });
+    println!("{said}");
+    assert!(said.contains("test result: ok. 2 passed"));
 }

@@ -309,6 +309,13 @@ fn deletions_by_number_and_by_priority_and_changed_actions() {
     assert_eq!(world.plan().rules.len(), 2);
     assert_eq!(del(&mut world, 0, 5), Effect::Changed);
     assert_eq!(world.plan().rules.len(), 1);
+    // A new matchall comes without number and actions.
+    let nameless = Filter {
+        kind: Some(FilterKind::Named("matchall".to_owned())),
+        ..filter(0, "in_port p1 action drop", 0)
+    };
+    let nameless = nameless.message(NEW_FILTER, 0).unwrap();
+    assert_eq!(world.note(NEW_FILTER, &nameless.payload), Effect::Unknown);
     // RTM_NEWACTION: nobody tells which filters use it.
     assert_eq!(world.note(48, &[0; 4]), Effect::Unknown);
     // Filters on what a port sends are listed; those that choose a class are nobody's business.
