@@ -41,6 +41,7 @@ impl Station {
             link_up: true,
             trust: false,
             lro: false,
+            rx_mode: Default::default(),
         };
         let channel = Channel::new(VportId(id), 1, settings, datapath.clone(), None);
         Self {

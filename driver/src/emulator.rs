@@ -5,6 +5,8 @@ use crate::{DeviceError, Nic};
 use chanio_emu::control::proto::control_client::ControlClient;
 use chanio_emu::control::proto::{self, attach::Kind};
 use chanio_emu::nic::spec::Attach;
+use chanio_model::Mac;
+use chanio_model::eswitch::ReceiveChange;
 use chanio_model::flow::text;
 use chanio_model::profile::{self, Profile};
 use chanio_model::rate::RateChange;
@@ -161,6 +163,7 @@ impl Nic for Emulator {
             mode: mode.into(),
             vepa: change.vepa,
             ageing_secs: change.ageing_secs,
+            tunnel_ports: change.tunnel_ports.map(|ports| ports.to_string()),
         };
         let mut client = self.client.clone();
         Ok(eswitch(&self.call(client.set_eswitch(request))?))
@@ -199,6 +202,8 @@ impl Nic for Emulator {
             link_up: change.link_up,
             rss: change.rss.map(rss_change),
             lro: change.lro,
+            block: change.block.map(u32::from),
+            receive: Some(receive(change.receive)),
             clear_fault: change.clear_fault,
         };
         let mut client = self.client.clone();
@@ -265,6 +270,20 @@ impl Nic for Emulator {
         let mut client = self.client.clone();
         let list = self.list(client.list_kernel_rules(proto::ListKernelRulesRequest {}))?;
         Ok(list.into_iter().map(kernel_rule).collect())
+    }
+
+    fn connections(&mut self, zone: Option<u16>) -> Result<Vec<Connection>, DeviceError> {
+        let zone = zone.map(u32::from);
+        let mut client = self.client.clone();
+        let list = self.list(client.list_connections(proto::ListConnectionsRequest { zone }))?;
+        Ok(list.into_iter().map(connection).collect())
+    }
+
+    fn flush_connections(&mut self, zone: Option<u16>) -> Result<u64, DeviceError> {
+        let zone = zone.map(u32::from);
+        let mut client = self.client.clone();
+        let request = client.flush_connections(proto::FlushConnectionsRequest { zone });
+        self.call(request).map(|done| done.flushed.into())
     }
 
     fn fdb(&mut self) -> Result<Vec<FdbEntry>, DeviceError> {
@@ -417,6 +436,7 @@ fn eswitch(e: &proto::Eswitch) -> Eswitch {
         ageing_secs: e.ageing_secs,
         flows: e.flows,
         fdb_entries: e.fdb_entries,
+        tunnel_ports: some(e.tunnel_ports.clone()),
     }
 }
 
@@ -460,7 +480,22 @@ fn channel_spec(spec: ChannelSpec) -> proto::ChannelSpec {
         link_down: !spec.link_up,
         rss: spec.rss.map(rss_change),
         lro: spec.lro,
+        block: spec.block.into(),
+        receive: Some(receive(spec.receive)),
         attach: Some(proto::Attach { kind: Some(kind) }),
+    }
+}
+
+fn receive(change: ReceiveChange) -> proto::Receive {
+    let texts = |macs: Vec<Mac>| macs.iter().map(Mac::to_string).collect();
+    proto::Receive {
+        promisc: change.promisc,
+        allmulti: change.allmulti,
+        add_macs: texts(change.add),
+        del_macs: texts(change.del),
+        vlan_filter: change
+            .vlans
+            .map(|set| set.map_or(String::new(), |set| set.to_string())),
     }
 }
 
@@ -485,7 +520,13 @@ fn channel(c: proto::Channel) -> Channel {
         Some(Kind::VhostUserClient(client)) => format!("vhost-user-client:{}", client.path),
         Some(Kind::VhostUser(_)) | None => "vhost-user".into(),
     };
+    let receive = spec.receive.unwrap_or_default();
     Channel {
+        block: (spec.block != 0).then_some(spec.block),
+        more_macs: receive.add_macs,
+        promisc: receive.promisc.unwrap_or(true),
+        allmulti: receive.allmulti.unwrap_or(false),
+        vlan_filter: receive.vlan_filter.and_then(some),
         name: spec.name,
         vport: c.vport,
         mac: c.mac,
@@ -587,6 +628,34 @@ fn flow(f: proto::Flow) -> Flow {
 }
 
 /// In the names that drivers give `ethtool -S`.
+fn connection(c: proto::Connection) -> Connection {
+    let side = |side: Option<proto::ConnectionSide>| {
+        let side = side.unwrap_or_default();
+        ConnectionSide {
+            src: side.src,
+            dst: side.dst,
+            src_port: side.src_port,
+            dst_port: side.dst_port,
+            packets: side.packets,
+            bytes: side.bytes,
+        }
+    };
+    Connection {
+        id: c.id,
+        zone: c.zone,
+        protocol: c.protocol,
+        state: some(c.state),
+        original: side(c.original),
+        reply: side(c.reply),
+        seen_reply: c.seen_reply,
+        assured: c.assured,
+        offloaded: c.offloaded,
+        expires_ns: c.expires_ns,
+        mark: c.mark,
+        label: c.label,
+    }
+}
+
 fn kernel_rule(rule: proto::KernelRule) -> KernelRule {
     KernelRule {
         place: rule.place,

@@ -40,6 +40,10 @@ features! {
     Distrust = "trust off",
     /// Taking a channel's link down.
     LinkState = "link down",
+    /// Choosing what a channel receives, and further addresses.
+    Receive = "more-mac, promisc, allmulti, vlan-filter",
+    /// Rules that several channels share.
+    Block = "block",
     /// Choosing how packets are spread over queues.
     Rss = "rss",
     /// Joining TCP segments for a channel.
@@ -66,6 +70,10 @@ features! {
     QueueStats = "stats of queues",
     /// Following a packet through the tables.
     Trace = "trace",
+    /// Choosing tunnels' UDP ports.
+    TunnelPorts = "tunnel ports",
+    /// Looking at tracked connections.
+    Connections = "ct",
     /// Frames as they pass.
     Capture = "capture",
 }

@@ -3,6 +3,8 @@
 
 use crate::DeviceError;
 use crate::feature::{Feature, refuse};
+use chanio_model::edit::TunnelPorts;
+use chanio_model::eswitch::ReceiveChange;
 use chanio_model::rate::RateChange;
 use chanio_model::rss::RssChange;
 use serde::Serialize;
@@ -78,6 +80,16 @@ pub trait Nic {
     /// Forget learned addresses; how many.
     fn flush_fdb(&mut self) -> Result<u64, DeviceError> {
         Err(refuse(self, Feature::Fdb))
+    }
+    /// Tracked connections of a zone, or of all.
+    fn connections(&mut self, zone: Option<u16>) -> Result<Vec<Connection>, DeviceError> {
+        let _ = zone;
+        Err(refuse(self, Feature::Connections))
+    }
+    /// Forget the connections of a zone, or all; how many.
+    fn flush_connections(&mut self, zone: Option<u16>) -> Result<u64, DeviceError> {
+        let _ = zone;
+        Err(refuse(self, Feature::Connections))
     }
     /// Rate nodes and channels' leaves: these, or all if `names` is empty.
     fn rates(&mut self, names: &[String]) -> Result<Vec<Rate>, DeviceError> {
@@ -277,6 +289,8 @@ pub struct Eswitch {
     pub flows: u64,
     /// Addresses, learned and static.
     pub fdb_entries: u64,
+    /// Which UDP ports are tunnels'; `null`: the device does not tell.
+    pub tunnel_ports: Option<String>,
 }
 
 /// Settings to change; `None` leaves one as it is.
@@ -288,6 +302,8 @@ pub struct EswitchChange {
     pub vepa: Option<bool>,
     /// 10 to 1,000,000.
     pub ageing_secs: Option<u32>,
+    /// Which UDP ports are tunnels'.
+    pub tunnel_ports: Option<TunnelPorts>,
 }
 
 /// A channel to be made.
@@ -313,6 +329,10 @@ pub struct ChannelSpec {
     pub rss: Option<RssChange>,
     /// Join TCP segments for a driver that takes large packets.
     pub lro: bool,
+    /// The group of ports that it shares its rules with; 0: none.
+    pub block: u16,
+    /// What of its reception is to be otherwise than everything.
+    pub receive: ReceiveChange,
     /// Where its queues go.
     pub attach: chanio_emu::nic::spec::Attach,
 }
@@ -336,6 +356,10 @@ pub struct ChannelChange {
     pub rss: Option<RssChange>,
     /// Joining of TCP segments.
     pub lro: Option<bool>,
+    /// The group of ports that it shares its rules with; 0: none.
+    pub block: Option<u16>,
+    /// What it receives, and its further addresses.
+    pub receive: ReceiveChange,
     /// Start again after a fault.
     pub clear_fault: bool,
 }
@@ -379,6 +403,16 @@ pub struct Channel {
     pub features: String,
     /// How packets are spread over its queues; `null`: as the device does it.
     pub rss: Option<Rss>,
+    /// The group of ports that it shares its rules with.
+    pub block: Option<u32>,
+    /// Addresses besides the first.
+    pub more_macs: Vec<String>,
+    /// It receives all addresses, while its driver asks for nothing else.
+    pub promisc: bool,
+    /// It receives all groups.
+    pub allmulti: bool,
+    /// Tagged frames that it receives; `null`: of all VLANs.
+    pub vlan_filter: Option<String>,
 }
 
 /// Receive-side scaling in force.
@@ -503,6 +537,53 @@ pub struct KernelRule {
     pub bytes: u64,
     /// Nanoseconds since a packet last did; `null`: none.
     pub idle_ns: Option<u64>,
+}
+
+/// A tracked connection.
+#[derive(Clone, Debug, Serialize)]
+pub struct Connection {
+    /// No other connection ever had it.
+    pub id: u64,
+    /// Connections of different zones have nothing to do with each other.
+    pub zone: u32,
+    /// IP protocol.
+    pub protocol: u32,
+    /// The state of TCP and SCTP, by nf_conntrack's names.
+    pub state: Option<String>,
+    /// Packets that go as the first one, before translation.
+    pub original: ConnectionSide,
+    /// The answers, before translation.
+    pub reply: ConnectionSide,
+    /// The other end has answered.
+    pub seen_reply: bool,
+    /// Not to be dropped for others.
+    pub assured: bool,
+    /// In the flow table.
+    pub offloaded: bool,
+    /// Nanoseconds that it may be silent from now on.
+    pub expires_ns: u64,
+    /// Its mark.
+    pub mark: u32,
+    /// Its label in hex, the lowest byte first.
+    #[serde(serialize_with = "hex")]
+    pub label: Vec<u8>,
+}
+
+/// One direction of a connection.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ConnectionSide {
+    /// Source address.
+    pub src: String,
+    /// Destination address.
+    pub dst: String,
+    /// Source port; of ICMP the identifier.
+    pub src_port: u32,
+    /// Destination port; of ICMP the type times 256, and the code.
+    pub dst_port: u32,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of IP packets.
+    pub bytes: u64,
 }
 
 /// An address.

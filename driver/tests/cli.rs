@@ -1,9 +1,11 @@
 //! The command line against a running emulator.
 
 use chanio_emu::control::{ControlServer, RunDir};
+use chanio_emu::frontend::{Client, ClientOptions};
 use chanio_emu::nic::Nic;
 use chanio_emu::nic::spec::*;
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
@@ -457,4 +459,167 @@ fn queues_are_counted_in_ethtools_names() {
         bed.text(&["stats", "--queues"])
             .contains("rx_queue_0_packets")
     );
+}
+
+#[test]
+fn channels_take_more_addresses_vlans_and_a_block() {
+    let bed = Bed::new();
+    bed.json(&[
+        "channel",
+        "add",
+        "web",
+        "--add-mac",
+        "02:00:00:00:00:11",
+        "--add-mac",
+        "01:00:5e:00:00:01",
+        "--promisc",
+        "off",
+        "--vlan-filter",
+        "5,7-9",
+        "--block",
+        "22",
+    ]);
+    let shown = bed.json(&["channel", "show", "web"])[0].clone();
+    assert_eq!(
+        shown["more_macs"],
+        serde_json::json!(["02:00:00:00:00:11", "01:00:5e:00:00:01"])
+    );
+    assert_eq!(
+        (&shown["block"], &shown["vlan_filter"]),
+        (&22.into(), &"5,7-9".into())
+    );
+    assert_eq!(
+        (&shown["promisc"], &shown["allmulti"]),
+        (&false.into(), &false.into())
+    );
+    let known = |mac: &str| bed.text(&["fdb", "show"]).contains(mac);
+    assert!(known("02:00:00:00:00:11") && !known("01:00:5e"));
+    for (args, why) in [
+        (
+            &["channel", "set", "web", "--del-mac", "02:00:00:00:00:12"][..],
+            "no added address",
+        ),
+        (
+            &["channel", "set", "web", "--add-mac", "02:00:00:00:00:11"],
+            "has 02:00:00:00:00:11 already",
+        ),
+        (
+            &["channel", "add", "other", "--mac", "02:00:00:00:00:11"],
+            "belongs to channel `web`",
+        ),
+        (
+            &["channel", "add", "other", "--add-mac", "02:00:00:00:00:11"],
+            "belongs to channel `web`",
+        ),
+        (&["fdb", "del", "02:00:00:00:00:11"], "own address"),
+    ] {
+        let (code, said) = bed.refused(args);
+        assert!(code == 1 && said.contains(why), "{args:?}: {code} {said}");
+    }
+    let (code, said) = bed.refused(&["channel", "set", "web", "--vlan-filter", "5-4095"]);
+    assert!(code == 2 && said.contains("1 to 4094"), "{said}");
+    bed.json(&[
+        "channel",
+        "set",
+        "web",
+        "--del-mac",
+        "02:00:00:00:00:11",
+        "--vlan-filter",
+        "off",
+        "--block",
+        "0",
+        "--allmulti",
+        "on",
+    ]);
+    let shown = bed.json(&["channel", "show", "web"])[0].clone();
+    assert_eq!(
+        (&shown["block"], &shown["vlan_filter"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(shown["allmulti"], true);
+    assert!(!known("02:00:00:00:00:11"));
+}
+
+#[test]
+fn tunnels_have_the_ports_they_are_given() {
+    let bed = Bed::new();
+    let ports = || bed.json(&["eswitch", "show"])[0]["tunnel_ports"].clone();
+    assert_eq!(ports(), "vxlan:4789,vxlan-gpe:4790,geneve:6081");
+    bed.json(&["eswitch", "set", "--tunnel-ports", "vxlan:8472,vxlan:4789"]);
+    assert_eq!(ports(), "vxlan:4789,vxlan:8472");
+    let (code, said) = bed.refused(&["eswitch", "set", "--tunnel-ports", "gre:47"]);
+    assert!(
+        code == 2 && said.contains("`gre:47` is not a tunnel's port"),
+        "{said}"
+    );
+    bed.json(&["eswitch", "set", "--tunnel-ports", "none"]);
+    assert_eq!(ports(), "none");
+}
+
+#[test]
+fn what_is_watched_comes_again_a_document_a_line() {
+    let bed = Bed::new();
+    bed.json(&["channel", "add", "web"]);
+    let device = format!("emu:{}", bed.dir.path().display());
+    let mut child = chanio()
+        .args(["--device", &device, "--json", "stats", "--watch=0.1"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for line in lines.take(3) {
+        let stats: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        assert_eq!(
+            stats.as_array().unwrap().len(),
+            2,
+            "the channel and the uplink"
+        );
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for noun in ["flow", "channel", "fdb", "rate"] {
+        let (code, said) = bed.refused(&[noun, "show", "--watch=0"]);
+        assert!(code == 2 && said.contains("0.1 to 3600"), "{noun}: {said}");
+    }
+}
+
+#[test]
+fn connections_are_listed_as_conntrack_does_and_forgotten() {
+    let bed = Bed::new();
+    bed.json(&["eswitch", "set", "--mode", "switchdev"]);
+    bed.json(&["channel", "add", "web"]);
+    let rule = "in_port web eth_type ipv4 ip_proto udp action ct commit zone 5 mark 7 action drop";
+    bed.json(&[&["flow", "add"], &rule.split(' ').collect::<Vec<_>>()[..]].concat());
+    let info = bed.nic.channel("web").unwrap();
+    let socket = info.socket.unwrap();
+    let mut client = Client::connect(&socket, ClientOptions::default()).unwrap();
+    let mut frame = vec![
+        2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64,
+    ];
+    frame.extend([17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0, 7, 0, 9, 0, 8, 0, 0]);
+    // The header's checksum.
+    let words = frame[14..34]
+        .chunks(2)
+        .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
+    let sum: u32 = words.sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    assert!(client.send(&frame).unwrap());
+    client.flush().unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while bed.json(&["ct", "show"]).as_array().unwrap().is_empty() {
+        assert!(std::time::Instant::now() < until, "{:?}", bed.nic.stats());
+    }
+    let line = bed.text(&["ct", "show", "--zone", "5", "--proto", "udp"]);
+    assert!(line.starts_with("udp      17 "), "{line}");
+    assert!(
+        line.contains(
+            " src=10.0.0.1 dst=10.0.0.2 sport=7 dport=9 packets=1 bytes=28 [UNREPLIED] src=10.0.0.2"
+        ) && line.trim_end().ends_with("mark=7 zone=5"),
+        "{line}"
+    );
+    assert_eq!(bed.text(&["ct", "show", "--proto", "tcp"]), "");
+    assert_eq!(bed.json(&["ct", "flush", "--zone", "6"])["deleted"], 0);
+    assert_eq!(bed.json(&["ct", "flush", "--zone", "5"])["deleted"], 1);
+    assert_eq!(bed.json(&["ct", "show"]), serde_json::json!([]));
 }

@@ -28,6 +28,8 @@ fn spec(name: &str, netns: &str, address: &str) -> ChannelSpec {
         lro: false,
         link_up: true,
         rss: None,
+        block: 0,
+        receive: Default::default(),
         attach: Attach::tap(netns, "", vec![address.parse().unwrap()]).unwrap(),
     }
 }

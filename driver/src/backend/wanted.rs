@@ -6,6 +6,7 @@ use crate::transport::Netns;
 use crate::{DeviceError, Feature, Nic};
 use chanio_emu::nic::spec::Attach;
 use chanio_emu::port::{IfName, IfNameError};
+use chanio_model::eswitch::ReceiveChange;
 use chanio_model::ids::ParseIdError;
 use chanio_model::{ChannelName, Mac};
 use ipnet::IpNet;
@@ -118,6 +119,8 @@ pub(super) fn check<N: Nic>(nic: &N, spec: ChannelSpec) -> Result<Wanted, Device
         (Feature::LinkState, !spec.link_up),
         (Feature::Rss, spec.rss.is_some()),
         (Feature::Lro, spec.lro),
+        (Feature::Block, spec.block != 0),
+        (Feature::Receive, spec.receive != ReceiveChange::default()),
     ];
     for (feature, needed) in needs {
         if needed && nic.why_not(feature).is_some() {

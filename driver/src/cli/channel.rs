@@ -1,10 +1,13 @@
 //! `chanio channel` and `chanio representor`
 
 use super::out::Out;
+use super::watch::Watch;
 use super::{CliError, Done, Switch, or_dash, yes_no};
 use chanio::Nic;
 use chanio::nic::{Channel, ChannelChange, ChannelSpec};
 use chanio_emu::nic::spec::Attach;
+use chanio_model::Mac;
+use chanio_model::eswitch::{ReceiveChange, VlanSet, VlanSetError};
 use chanio_model::rss::{HashTypes, RssChange, RssKey};
 use ipnet::IpNet;
 
@@ -35,6 +38,8 @@ pub enum Command {
     Show {
         /// Which
         names: Vec<String>,
+        #[command(flatten)]
+        watch: Watch,
     },
 }
 
@@ -89,6 +94,54 @@ pub struct Settings {
     link: Option<Link>,
     #[command(flatten)]
     rss: RssArgs,
+    /// Share rules that match `block N` with all others of this block, 1 to 65535; 0: with none
+    #[arg(long, value_name = "N")]
+    block: Option<u16>,
+    #[command(flatten)]
+    receive: ReceiveArgs,
+}
+
+/// What it receives while its driver asks for nothing else.
+#[derive(Clone, clap::Args)]
+pub struct ReceiveArgs {
+    /// Give it another address, a station's or a group's; may be given several times
+    #[arg(long = "add-mac", value_name = "MAC")]
+    add: Vec<Mac>,
+    /// Take such an address away
+    #[arg(long = "del-mac", value_name = "MAC")]
+    del: Vec<Mac>,
+    /// Receive all addresses, or its own, its groups and broadcast [default: on]
+    #[arg(long, value_name = "on|off")]
+    promisc: Option<Switch>,
+    /// Receive all groups [default: off]
+    #[arg(long, value_name = "on|off")]
+    allmulti: Option<Switch>,
+    /// Of tagged frames receive those of these VLANs only, as 5,10-19; off: of all
+    #[arg(long, value_name = "VLANS|off", value_parser = vlan_filter)]
+    vlan_filter: Option<VlanFilter>,
+}
+
+/// VLANs, or all.
+#[derive(Clone)]
+struct VlanFilter(Option<Box<VlanSet>>);
+
+fn vlan_filter(text: &str) -> Result<VlanFilter, VlanSetError> {
+    Ok(VlanFilter(match text {
+        "off" => None,
+        text => Some(Box::new(text.parse()?)),
+    }))
+}
+
+impl ReceiveArgs {
+    fn change(self) -> ReceiveChange {
+        ReceiveChange {
+            promisc: self.promisc.map(Switch::is_on),
+            allmulti: self.allmulti.map(Switch::is_on),
+            add: self.add,
+            del: self.del,
+            vlans: self.vlan_filter.map(|filter| filter.0),
+        }
+    }
 }
 
 /// Receive-side scaling; any of these switches it on.
@@ -184,12 +237,14 @@ pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
                 link_up: settings.link.map(|l| matches!(l, Link::Up)),
                 rss: settings.rss.change(),
                 lro: settings.lro.map(Switch::is_on),
+                block: settings.block,
+                receive: settings.receive.change(),
                 clear_fault,
             };
             let channel = nic.set_channel(&name, change)?;
             Ok(out.done(&channel)?)
         }
-        Command::Show { names } => print(&nic.channels(&names)?, out),
+        Command::Show { names, watch } => watch.show(out, |out| print(&nic.channels(&names)?, out)),
     }
 }
 
@@ -208,6 +263,8 @@ impl Add {
             link_up: !matches!(self.settings.link, Some(Link::Down)),
             rss: self.settings.rss.clone().change(),
             lro: self.settings.lro.is_some_and(Switch::is_on),
+            block: self.settings.block.unwrap_or(0),
+            receive: self.settings.receive.clone().change(),
             attach: attach.clone(),
         };
         Ok(match self.count {

@@ -4,6 +4,7 @@ use super::out::Out;
 use super::{Done, Switch};
 use chanio::Nic;
 use chanio::nic::{Eswitch, EswitchChange};
+use chanio_model::edit::TunnelPorts;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -20,6 +21,9 @@ pub enum Command {
         /// Seconds that a learned address lives without traffic, 10 to 1,000,000
         #[arg(long, value_name = "S")]
         ageing: Option<u32>,
+        /// Which UDP ports are tunnels', as vxlan:4789,vxlan:8472,geneve:6081; or none
+        #[arg(long, value_name = "KIND:PORT,…")]
+        tunnel_ports: Option<TunnelPorts>,
     },
 }
 
@@ -32,11 +36,17 @@ pub enum Mode {
 pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
     match command {
         Command::Show => print(nic.eswitch()?, out),
-        Command::Set { mode, vepa, ageing } => {
+        Command::Set {
+            mode,
+            vepa,
+            ageing,
+            tunnel_ports,
+        } => {
             let change = EswitchChange {
                 switchdev: mode.map(|m| matches!(m, Mode::Switchdev)),
                 vepa: vepa.map(Switch::is_on),
                 ageing_secs: ageing,
+                tunnel_ports,
             };
             let now = nic.set_eswitch(change)?;
             Ok(out.done(&now)?)
@@ -45,7 +55,14 @@ pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
 }
 
 fn print(eswitch: Eswitch, out: &mut Out) -> Done {
-    let heading = ["MODE", "VEPA", "AGEING (s)", "FLOWS", "FDB ENTRIES"];
+    let heading = [
+        "MODE",
+        "VEPA",
+        "AGEING (s)",
+        "FLOWS",
+        "FDB ENTRIES",
+        "TUNNEL PORTS",
+    ];
     Ok(out.list(&[eswitch], heading, |e| {
         [
             e.mode.into(),
@@ -53,6 +70,7 @@ fn print(eswitch: Eswitch, out: &mut Out) -> Done {
             e.ageing_secs.to_string(),
             e.flows.to_string(),
             e.fdb_entries.to_string(),
+            super::or_dash(e.tunnel_ports.as_deref()),
         ]
     })?)
 }

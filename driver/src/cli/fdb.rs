@@ -1,13 +1,17 @@
 //! `chanio fdb`
 
 use super::out::Out;
+use super::watch::Watch;
 use super::{Done, idle};
 use chanio::Nic;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
     /// Addresses, learned and static
-    Show,
+    Show {
+        #[command(flatten)]
+        watch: Watch,
+    },
     /// Add a static address
     Add {
         /// The address
@@ -32,7 +36,7 @@ pub enum Command {
 
 pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
     match command {
-        Command::Show => {
+        Command::Show { watch } => watch.show(out, |out| {
             let heading = ["MAC", "VLAN", "PORT", "KIND", "IDLE (s)"];
             Ok(out.list(&nic.fdb()?, heading, |e| {
                 [
@@ -43,7 +47,7 @@ pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
                     idle(e.idle_ns),
                 ]
             })?)
-        }
+        }),
         Command::Add { mac, port, vlan } => {
             nic.add_fdb(vlan, &mac, &port)?;
             Ok(out.done(&serde_json::json!({ "added": 1 }))?)

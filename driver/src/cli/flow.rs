@@ -1,6 +1,7 @@
 //! `chanio flow`
 
 use super::out::Out;
+use super::watch::Watch;
 use super::{CliError, Done, idle, or_dash};
 use chanio::Nic;
 use chanio::nic::KernelRule;
@@ -47,6 +48,8 @@ pub enum Command {
         /// hardware (chanio-emu --offload)
         #[arg(long, conflicts_with = "actions")]
         kernel: bool,
+        #[command(flatten)]
+        watch: Watch,
     },
 }
 
@@ -83,45 +86,55 @@ pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
             let deleted = nic.flush_flows()?;
             Ok(out.done(&serde_json::json!({ "deleted": deleted }))?)
         }
-        Command::Show { kernel: true, .. } => kernel(nic, out),
-        Command::Show { actions: true, .. } if !out.is_json() => {
-            let heading = ["ID", "ACTION", "PACKETS", "BYTES", "IDLE (s)"];
-            let flows = nic.flows()?;
-            let list = |f: &chanio::nic::Flow| {
-                let id = f.id;
-                f.action_stats
-                    .iter()
-                    .map(move |a| (id, a.clone()))
-                    .collect::<Vec<_>>()
-            };
-            let all: Vec<_> = flows.iter().flat_map(list).collect();
-            Ok(out.list(&all, heading, |(id, a)| {
-                [
-                    id.to_string(),
-                    a.action.clone(),
-                    a.packets.to_string(),
-                    a.bytes.to_string(),
-                    idle(a.idle_ns),
-                ]
-            })?)
-        }
-        Command::Show { .. } => {
-            let heading = ["ID", "PACKETS", "BYTES", "IDLE (s)", "RULE"];
-            Ok(out.list(&nic.flows()?, heading, |f| {
-                [
-                    f.id.to_string(),
-                    f.packets.to_string(),
-                    f.bytes.to_string(),
-                    idle(f.idle_ns),
-                    f.rule.clone(),
-                ]
-            })?)
-        }
+        Command::Show {
+            actions,
+            kernel,
+            watch,
+        } => watch.show(out, |out| match (actions, kernel) {
+            (_, true) => show_kernel(nic, out),
+            (true, _) if !out.is_json() => show_actions(nic, out),
+            _ => show(nic, out),
+        }),
     }
 }
 
+fn show_actions(nic: &mut dyn Nic, out: &mut Out) -> Done {
+    let heading = ["ID", "ACTION", "PACKETS", "BYTES", "IDLE (s)"];
+    let flows = nic.flows()?;
+    let list = |f: &chanio::nic::Flow| {
+        let id = f.id;
+        f.action_stats
+            .iter()
+            .map(move |a| (id, a.clone()))
+            .collect::<Vec<_>>()
+    };
+    let all: Vec<_> = flows.iter().flat_map(list).collect();
+    Ok(out.list(&all, heading, |(id, a)| {
+        [
+            id.to_string(),
+            a.action.clone(),
+            a.packets.to_string(),
+            a.bytes.to_string(),
+            idle(a.idle_ns),
+        ]
+    })?)
+}
+
+fn show(nic: &mut dyn Nic, out: &mut Out) -> Done {
+    let heading = ["ID", "PACKETS", "BYTES", "IDLE (s)", "RULE"];
+    Ok(out.list(&nic.flows()?, heading, |f| {
+        [
+            f.id.to_string(),
+            f.packets.to_string(),
+            f.bytes.to_string(),
+            idle(f.idle_ns),
+            f.rule.clone(),
+        ]
+    })?)
+}
+
 /// What the kernel has, as `tc filter show` calls it.
-fn kernel(nic: &mut dyn Nic, out: &mut Out) -> Done {
+fn show_kernel(nic: &mut dyn Nic, out: &mut Out) -> Done {
     let heading = [
         "PLACE", "CHAIN", "PREF", "PROTOCOL", "KIND", "HANDLE", "IN HW", "PACKETS", "BYTES", "RULE",
     ];

@@ -3,6 +3,7 @@
 mod capture;
 mod channel;
 mod companion;
+mod ct;
 mod eswitch;
 mod fdb;
 mod flow;
@@ -12,6 +13,7 @@ mod rate;
 mod run;
 mod stats;
 mod trace;
+mod watch;
 
 use chanio::demo::{self, DemoOptions};
 use chanio::{DeviceAddress, DeviceError, Nic, device};
@@ -60,6 +62,9 @@ enum Noun {
     /// Addresses of legacy mode
     #[command(subcommand)]
     Fdb(fdb::Command),
+    /// Connections that `ct` actions track
+    #[command(subcommand)]
+    Ct(ct::Command),
     /// How fast channels may send, in devlink-rate's terms
     #[command(subcommand)]
     Rate(rate::Command),
@@ -160,6 +165,7 @@ fn dispatch(cli: Cli, out: &mut Out) -> Result<ExitCode, CliError> {
         }
         Noun::Flow(command) => flow::run(command, &mut *open()?, out)?,
         Noun::Fdb(command) => fdb::run(command, &mut *open()?, out)?,
+        Noun::Ct(command) => ct::run(command, &mut *open()?, out)?,
         Noun::Rate(command) => rate::run(command, &mut *open()?, out)?,
         Noun::Stats(args) => stats::run(&args, &mut *open()?, out)?,
         Noun::Trace(args) => trace::run(args, &mut *open()?, out)?,

@@ -1,6 +1,7 @@
 //! `chanio rate`
 
 use super::out::Out;
+use super::watch::Watch;
 use super::{CliError, Done, or_dash};
 use chanio::Nic;
 use chanio::nic::Rate;
@@ -12,6 +13,8 @@ pub enum Command {
     Show {
         /// Which
         names: Vec<String>,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Change a channel's leaf, or a node
     Set {
@@ -43,32 +46,7 @@ fn change(settings: &[String]) -> Result<RateChange, CliError> {
 
 pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
     match command {
-        Command::Show { names } => {
-            let heading = [
-                "NAME",
-                "TYPE",
-                "TX_SHARE",
-                "TX_MAX",
-                "TX_PRIORITY",
-                "TX_WEIGHT",
-                "PARENT",
-            ];
-            let rate = |bytes: u64| match bytes {
-                0 => "-".to_owned(),
-                bytes => RateText(bytes).to_string(),
-            };
-            Ok(out.list(&nic.rates(&names)?, heading, |r: &Rate| {
-                [
-                    r.name.clone(),
-                    r.kind.into(),
-                    rate(r.tx_share),
-                    rate(r.tx_max),
-                    r.tx_priority.to_string(),
-                    r.tx_weight.to_string(),
-                    or_dash(r.parent.as_deref()),
-                ]
-            })?)
-        }
+        Command::Show { names, watch } => watch.show(out, |out| print(&nic.rates(&names)?, out)),
         Command::Set { name, settings } => {
             let rate = nic.set_rate(&name, change(&settings)?)?;
             Ok(out.done(&rate)?)
@@ -82,4 +60,31 @@ pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
             Ok(out.done(&serde_json::json!({ "deleted": 1 }))?)
         }
     }
+}
+
+fn print(rates: &[Rate], out: &mut Out) -> Done {
+    let heading = [
+        "NAME",
+        "TYPE",
+        "TX_SHARE",
+        "TX_MAX",
+        "TX_PRIORITY",
+        "TX_WEIGHT",
+        "PARENT",
+    ];
+    let rate = |bytes: u64| match bytes {
+        0 => "-".to_owned(),
+        bytes => RateText(bytes).to_string(),
+    };
+    Ok(out.list(rates, heading, |r: &Rate| {
+        [
+            r.name.clone(),
+            r.kind.into(),
+            rate(r.tx_share),
+            rate(r.tx_max),
+            r.tx_priority.to_string(),
+            r.tx_weight.to_string(),
+            or_dash(r.parent.as_deref()),
+        ]
+    })?)
 }

@@ -2,6 +2,7 @@
 
 use super::Done;
 use super::out::Out;
+use super::watch::Watch;
 use chanio::Nic;
 use chanio::nic::VportStats;
 
@@ -15,9 +16,15 @@ pub struct Args {
     /// Of each queue pair, in ethtool's names
     #[arg(long, conflicts_with = "drops")]
     queues: bool,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 pub fn run(args: &Args, nic: &mut dyn Nic, out: &mut Out) -> Done {
+    args.watch.show(out, |out| show(args, nic, out))
+}
+
+fn show(args: &Args, nic: &mut dyn Nic, out: &mut Out) -> Done {
     let stats = nic.stats(&args.names, args.queues)?;
     if out.is_json() {
         return Ok(out.json(&stats)?);

@@ -272,6 +272,8 @@ fn add_channels(
             lro: false,
             link_up: true,
             rss: None,
+            block: 0,
+            receive: Default::default(),
             attach: Attach::VhostUser,
         };
         channels.extend(nic.add_channels(batch.map(spec).collect())?);

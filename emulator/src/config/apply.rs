@@ -4,6 +4,7 @@ use super::error::{ApplyError, StepError};
 use super::plan::Plan;
 use crate::nic::spec::*;
 use crate::nic::{NicApi, PortNames};
+use chanio_model::eswitch::ReceiveChange;
 use chanio_model::flow::RuleSpec;
 use chanio_model::rate::{RateName, Rates};
 use chanio_model::rss::RssChange;
@@ -98,7 +99,7 @@ impl Steps<'_> {
             self.nic.add_channels(added)?;
             self.done.push(Undo::DeleteChannels(names));
         }
-        self.set_eswitch(plan.eswitch)?;
+        self.set_eswitch(plan.eswitch.clone())?;
         self.add_fdb(&plan.add_fdb)?;
         let texts: Vec<_> = plan.add_flows.iter().map(|f| f.text.clone()).collect();
         let ids = self.add_flows(&texts)?;
@@ -186,6 +187,14 @@ impl Steps<'_> {
             lro: Some(old.lro),
             link_up: Some(old.link_up),
             rss: Some(RssChange::to(old.rss.as_ref())),
+            block: Some(old.block),
+            receive: ReceiveChange {
+                add: change.receive.del.clone(),
+                del: change.receive.add.clone(),
+                promisc: Some(old.receive.promisc),
+                allmulti: Some(old.receive.allmulti),
+                vlans: Some(old.receive.vlans.clone()),
+            },
             clear_fault: false,
         };
         self.done.push(Undo::SetChannel(old.name.clone(), back));
@@ -193,7 +202,13 @@ impl Steps<'_> {
     }
 
     fn set_eswitch(&mut self, change: EswitchChange) -> Result<(), StepError> {
-        if change.mode.is_none() && change.vepa.is_none() && change.ageing_secs.is_none() {
+        let EswitchChange {
+            mode,
+            vepa,
+            ageing_secs,
+            tunnel_ports,
+        } = &change;
+        if mode.is_none() && vepa.is_none() && ageing_secs.is_none() && tunnel_ports.is_none() {
             return Ok(());
         }
         let old = self.nic.eswitch();
@@ -202,6 +217,7 @@ impl Steps<'_> {
             mode: Some(old.mode),
             vepa: Some(old.vepa),
             ageing_secs: Some(old.ageing_secs),
+            tunnel_ports: Some(old.tunnel_ports),
         }));
         Ok(())
     }

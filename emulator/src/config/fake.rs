@@ -4,6 +4,7 @@ use crate::capture::{Capture, Filter};
 use crate::datapath::Step;
 use crate::nic::spec::*;
 use crate::nic::{NicApi, PortNames, Refused};
+use chanio_model::ct::CtEntry;
 use chanio_model::eswitch::Mode;
 use chanio_model::flow::RuleSpec;
 use chanio_model::rate::{RateChange, RateName, Rates};
@@ -174,6 +175,14 @@ impl NicApi for Fake {
         unreachable!("no plan asks for it")
     }
 
+    fn connections(&self, _: Option<u16>) -> Vec<CtEntry> {
+        unreachable!("no plan asks for it")
+    }
+
+    fn flush_connections(&self, _: Option<u16>) -> u32 {
+        unreachable!("no plan asks for it")
+    }
+
     fn info(&self) -> NicInfo {
         unreachable!("no plan asks for it")
     }
@@ -185,6 +194,7 @@ impl NicApi for Fake {
             mode,
             vepa,
             ageing_secs,
+            tunnel_ports: Default::default(),
             rules: state.rules.len(),
             fdb_entries: state.fdb.len(),
         }
@@ -266,6 +276,8 @@ impl NicApi for Fake {
             spec.trust = c.trust.unwrap_or(spec.trust);
             spec.lro = c.lro.unwrap_or(spec.lro);
             spec.link_up = c.link_up.unwrap_or(spec.link_up);
+            spec.block = c.block.unwrap_or(spec.block);
+            spec.receive = c.receive.apply(&spec.receive, spec.mac)?;
             if let Some(change) = &c.rss {
                 spec.rss = change.apply(spec.rss.as_ref(), spec.queues)?;
             }

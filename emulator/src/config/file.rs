@@ -54,6 +54,7 @@ pub(super) struct Nic {
 pub(super) struct Eswitch {
     pub mode: Text,
     pub vepa: Option<Spanned<bool>>,
+    pub tunnel_ports: Text,
 }
 
 #[derive(Deserialize)]
@@ -72,6 +73,12 @@ pub(super) struct Channel {
     #[serde(default)]
     pub addresses: Vec<Spanned<String>>,
     pub rss: Option<Spanned<Rss>>,
+    pub block: Number,
+    #[serde(default)]
+    pub more_macs: Vec<Spanned<String>>,
+    pub promisc: Option<bool>,
+    pub allmulti: Option<bool>,
+    pub vlan_filter: Text,
 }
 
 #[derive(Deserialize)]

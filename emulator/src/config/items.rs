@@ -7,7 +7,7 @@ use crate::nic::Refused;
 use crate::nic::attach_text::AttachError;
 use crate::nic::edge::{self, DEFAULT_MTU, MTU, QUEUES, RssText, shown};
 use crate::nic::spec::*;
-use chanio_model::eswitch::Mode;
+use chanio_model::eswitch::{Mode, Receive, ReceiveChange, VlanSet};
 use chanio_model::flow::{RuleSpec, RuleTextError};
 use chanio_model::rate::{MAX_PRIORITY, MAX_WEIGHT, RateName, RateText, Rates};
 use chanio_model::{ChannelName, Mac, VportId};
@@ -40,11 +40,13 @@ impl Builder {
         if self.config.channels.contains_key(&spec.name) {
             return Err(Refused::DuplicateName(spec.name));
         }
-        if let Some(key) = own_address(&spec)
-            && let Some(owner) = self.own.insert(key, spec.name.clone())
-        {
-            let mac = key.1;
-            return Err(Refused::DuplicateMac { mac, owner });
+        let vid = spec.vlan.map_or(0, |vlan| vlan.id());
+        let more = spec.receive.own().map(|mac| (vid, mac));
+        for key in own_address(&spec).into_iter().chain(more) {
+            if let Some(owner) = self.own.insert(key, spec.name.clone()) {
+                let mac = key.1;
+                return Err(Refused::DuplicateMac { mac, owner });
+            }
         }
         self.config.channels.insert(spec.name.clone(), spec);
         Ok(())
@@ -236,6 +238,27 @@ pub(super) fn channel(source: &Source, from: file::Channel) -> Result<ChannelSpe
             settings.map_err(refused(asked.span()))?
         }
     };
+    let mut change = ReceiveChange {
+        promisc: from.promisc,
+        allmulti: from.allmulti,
+        ..ReceiveChange::default()
+    };
+    for text in &from.more_macs {
+        change.add.push(mac(text)?);
+    }
+    if let Some(text) = &from.vlan_filter {
+        let set = text.get_ref().parse::<VlanSet>();
+        let set =
+            set.map_err(|e| source.value("channel", &text.span(), format!("vlan_filter: {e}")))?;
+        change.vlans = Some(Some(Box::new(set)));
+    }
+    let first = from.mac.as_ref().map(mac).transpose()?;
+    let receive = change.apply(&Receive::default(), first);
+    let at = from
+        .more_macs
+        .first()
+        .map_or(from.name.span(), Spanned::span);
+    let receive = receive.map_err(|e| source.value("channel", &at, e))?;
     let at = from
         .addresses
         .first()
@@ -243,7 +266,7 @@ pub(super) fn channel(source: &Source, from: file::Channel) -> Result<ChannelSpe
     Ok(ChannelSpec {
         name,
         queues,
-        mac: from.mac.as_ref().map(mac).transpose()?,
+        mac: first,
         vlan: from.vlan.as_ref().map(vlan).transpose()?.flatten(),
         mtu: number("mtu", &from.mtu, MTU, DEFAULT_MTU)?,
         spoofchk: from.spoofchk.unwrap_or(false),
@@ -256,6 +279,8 @@ pub(super) fn channel(source: &Source, from: file::Channel) -> Result<ChannelSpe
             }
         },
         rss,
+        block: number("block", &from.block, 0..=u16::MAX, 0)?,
+        receive,
         attach: attach.with_addresses(addresses).map_err(wrong(at))?,
     })
 }

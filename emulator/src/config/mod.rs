@@ -29,6 +29,7 @@ pub use plan::{Plan, plan};
 pub use read::{Overrides, ProfileName};
 
 use crate::nic::spec::{ChannelSpec, NicConfig};
+use chanio_model::edit::TunnelPorts;
 use chanio_model::eswitch::Mode;
 use chanio_model::rate::{RateName, Rates};
 use chanio_model::{ChannelName, Mac};
@@ -43,6 +44,8 @@ pub struct Config {
     pub mode: Mode,
     /// Frames between channels go over the wire; legacy mode only.
     pub vepa: bool,
+    /// Which UDP ports are tunnels'.
+    pub tunnel_ports: TunnelPorts,
     /// Channels by name.
     pub channels: BTreeMap<ChannelName, ChannelSpec>,
     /// Flow rules, in the order they are added.
@@ -72,6 +75,7 @@ impl Config {
             nic,
             mode: Mode::Legacy,
             vepa: false,
+            tunnel_ports: TunnelPorts::default(),
             channels: BTreeMap::new(),
             flows: Vec::new(),
             fdb: BTreeMap::new(),

@@ -3,6 +3,7 @@
 use super::items::own_address;
 use super::{Config, ConfigError, FlowRule};
 use crate::nic::spec::*;
+use chanio_model::eswitch::ReceiveChange;
 use chanio_model::profile::Profile;
 use chanio_model::rate::{RateName, Rates};
 use chanio_model::rss::RssChange;
@@ -92,6 +93,7 @@ pub fn plan(current: &Config, new: &Config) -> Result<Plan, ConfigError> {
         vepa: (current.vepa != new.vepa).then_some(new.vepa),
         ageing_secs: (current.nic.ageing_secs != new.nic.ageing_secs)
             .then_some(new.nic.ageing_secs),
+        tunnel_ports: (current.tunnel_ports != new.tunnel_ports).then(|| new.tunnel_ports.clone()),
     };
     let same_mode = current.mode == new.mode;
     let intact = |flow: &&FlowRule| same_mode && flow.ports.is_disjoint(&gone);
@@ -201,6 +203,8 @@ pub(super) fn change(from: &ChannelSpec, to: &ChannelSpec) -> Option<ChannelChan
         lro: (from.lro != to.lro).then_some(to.lro),
         link_up: (from.link_up != to.link_up).then_some(to.link_up),
         rss: (from.rss != to.rss).then(|| RssChange::to(to.rss.as_ref())),
+        block: (from.block != to.block).then_some(to.block),
+        receive: ReceiveChange::between(&from.receive, &to.receive),
         clear_fault: false,
     })
 }

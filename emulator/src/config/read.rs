@@ -5,6 +5,7 @@ use super::source::Source;
 use super::{Config, ConfigError, Place, file};
 use crate::nic::edge::{self, AGEING_SECS, DEFAULT_AGEING_SECS, QUEUES, shown};
 use crate::nic::spec::*;
+use chanio_model::edit::TunnelPortsError;
 use chanio_model::eswitch::Mode;
 use chanio_model::profile::{self, GENERIC, Profile};
 use std::fmt::Display;
@@ -224,6 +225,11 @@ fn eswitch(source: &Source, from: &file::Eswitch, config: &mut Config) -> Result
     if let Some(mode) = &from.mode {
         let modes = [("legacy", Mode::Legacy), ("switchdev", Mode::Switchdev)];
         config.mode = source.one_of("eswitch", "mode", mode, modes)?;
+    }
+    if let Some(text) = &from.tunnel_ports {
+        let ports = text.get_ref().parse();
+        let wrong = |e| source.value("eswitch", &text.span(), format!("tunnel_ports: {e}"));
+        config.tunnel_ports = ports.map_err(|e: TunnelPortsError| wrong(e))?;
     }
     if let Some(vepa) = &from.vepa {
         config.vepa = *vepa.get_ref();

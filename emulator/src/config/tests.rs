@@ -57,6 +57,47 @@ port = "web1"
 "#;
 
 #[test]
+fn what_channels_receive_and_tunnels_ports_are_read_and_followed() {
+    let more = "block = 22\nmore_macs = [\"02:00:00:00:00:11\", \"01:00:5e:00:00:01\"]\n\
+                promisc = false\nallmulti = true\nvlan_filter = \"5,7-9\"\n";
+    let full = FULL
+        .replace("link = \"down\"\n", more)
+        .replace("vepa = false", "tunnel_ports = \"vxlan:8472\"");
+    let config = read(&full).unwrap();
+    assert_eq!(config.tunnel_ports.to_string(), "vxlan:8472");
+    let web1 = &config.channels[&"web1".parse().unwrap()];
+    let receive = &web1.receive;
+    assert!(web1.block == 22 && !receive.promisc && receive.allmulti);
+    assert_eq!(receive.addresses.len(), 2);
+    assert_eq!(receive.vlans.as_ref().unwrap().to_string(), "5,7-9");
+    let plan = plan(&read(FULL).unwrap(), &config).unwrap();
+    let (_, change) = &plan.set_channels[0];
+    assert_eq!((change.block, change.receive.add.len()), (Some(22), 2));
+    assert!(plan.eswitch.tunnel_ports.is_some());
+    for (from, to, why) in [
+        (
+            "block = 22",
+            "block = 65536",
+            "channel.block: 65536 is not allowed, must be 0 to 65535",
+        ),
+        ("5,7-9", "5,9-7", "channel.vlan_filter: `9-7` is not a VLAN"),
+        (
+            "01:00:5e:00:00:01",
+            "02:00:00:00:00:01",
+            "add_mac: the channel has 02:00:00:00:00:01",
+        ),
+        (
+            "vxlan:8472",
+            "gre:1",
+            "eswitch.tunnel_ports: `gre:1` is not a tunnel's port",
+        ),
+    ] {
+        let error = read(&full.replace(from, to)).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
 fn every_key_is_read() {
     let config = read(FULL).unwrap();
     let nic = &config.nic;
@@ -418,6 +459,16 @@ fn config() -> impl Strategy<Value = Config> {
                     },
                 )
                 .unwrap();
+                if *flag {
+                    write!(
+                        text,
+                        "block = {}\npromisc = false\nvlan_filter = \"{}\"\n\
+                         more_macs = [\"01:00:5e:00:00:0{mtu}\"]\n",
+                        1 + mtu,
+                        5 + vlan,
+                    )
+                    .unwrap();
+                }
                 // 0 is for the NIC to choose, and an address is one channel's.
                 if *mac > 0 && macs.insert((*vlan, *mac)) {
                     writeln!(text, "mac = \"02:00:00:00:00:0{mac}\"").unwrap();

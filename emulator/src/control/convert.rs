@@ -8,7 +8,9 @@ use crate::datapath::Step;
 use crate::nic::edge::{self, DEFAULT_MTU, MTU, QUEUES, RssText, shown};
 use crate::nic::spec::*;
 use crate::nic::{PortNames, Refused};
-use chanio_model::eswitch::{Dest, Mode};
+use chanio_model::ct::{CtCounters, CtEntry, Tuple};
+use chanio_model::edit::{TunnelPorts, TunnelPortsError};
+use chanio_model::eswitch::{Dest, Mode, Receive, ReceiveChange, VlanSet};
 use chanio_model::flow::Action;
 use chanio_model::rate::{RateChange, RateName};
 use chanio_model::rss::{RssChange, RssSettings};
@@ -28,6 +30,14 @@ pub fn channel_spec(asked: proto::ChannelSpec) -> Result<ChannelSpec, RequestErr
         name: edge::channel_name(&asked.name)?,
         queues,
         rss: rss.transpose()?.flatten(),
+        block: edge::number("block", asked.block.into(), 0..=u16::MAX)?,
+        receive: match &asked.receive {
+            None => Receive::default(),
+            // The first address may be the NIC's choice, and is checked there.
+            Some(asked) => receive(asked)?
+                .apply(&Receive::default(), None)
+                .map_err(Refused::from)?,
+        },
         mac: match asked.mac.as_str() {
             "" => None,
             text => Some(edge::mac(text)?),
@@ -158,9 +168,44 @@ pub fn channel_change(
         link_up: asked.link_up,
         rss: asked.rss.as_ref().map(rss_change).transpose()?,
         lro: asked.lro,
+        block: asked
+            .block
+            .map(|block| edge::number("block", block.into(), 0..=u16::MAX))
+            .transpose()?,
+        receive: asked
+            .receive
+            .as_ref()
+            .map(receive)
+            .transpose()?
+            .unwrap_or_default(),
         clear_fault: asked.clear_fault,
     };
     Ok((name, change))
+}
+
+/// What of a channel's reception to change.
+fn receive(asked: &proto::Receive) -> Result<ReceiveChange, RequestError> {
+    let macs = |list: &[String]| {
+        list.iter()
+            .map(|mac| edge::mac(mac))
+            .collect::<Result<_, _>>()
+    };
+    let vlans = |text: &String| match text.as_str() {
+        "" => Ok(None),
+        text => text.parse::<VlanSet>().map(|set| Some(Box::new(set))),
+    };
+    let vlans = asked.vlan_filter.as_ref().map(vlans).transpose();
+    Ok(ReceiveChange {
+        promisc: asked.promisc,
+        allmulti: asked.allmulti,
+        add: macs(&asked.add_macs)?,
+        del: macs(&asked.del_macs)?,
+        vlans: vlans.map_err(|error| Refused::Invalid {
+            field: "vlan_filter",
+            value: shown(asked.vlan_filter.as_deref().unwrap_or_default()),
+            allowed: error.to_string(),
+        })?,
+    })
 }
 
 /// Settings of the eswitch to change.
@@ -182,7 +227,20 @@ pub fn eswitch_change(asked: proto::SetEswitchRequest) -> Result<EswitchChange, 
         mode,
         vepa: asked.vepa,
         ageing_secs: asked.ageing_secs,
+        tunnel_ports: asked
+            .tunnel_ports
+            .map(|text| tunnel_ports(&text))
+            .transpose()?,
     })
+}
+
+fn tunnel_ports(text: &str) -> Result<TunnelPorts, RequestError> {
+    let invalid = |error: TunnelPortsError| Refused::Invalid {
+        field: "tunnel_ports",
+        value: shown(text),
+        allowed: error.to_string(),
+    };
+    Ok(text.parse().map_err(invalid)?)
 }
 
 /// VLAN and address of an FDB entry.
@@ -237,6 +295,40 @@ pub fn kernel_rule(names: &PortNames, rule: KernelRule) -> proto::KernelRule {
     }
 }
 
+/// A zone of connections, or all of them.
+pub fn zone(asked: Option<u32>) -> Result<Option<u16>, RequestError> {
+    let zone = asked.map(|zone| edge::number("zone", zone.into(), 0..=u16::MAX));
+    Ok(zone.transpose()?)
+}
+
+impl From<CtEntry> for proto::Connection {
+    fn from(entry: CtEntry) -> Self {
+        let side = |tuple: Tuple, counters: CtCounters| proto::ConnectionSide {
+            src: tuple.src_ip().to_string(),
+            dst: tuple.dst_ip().to_string(),
+            src_port: tuple.src_port.into(),
+            dst_port: tuple.dst_port.into(),
+            packets: counters.packets,
+            bytes: counters.bytes,
+        };
+        let [there, back] = entry.counters;
+        Self {
+            id: entry.id,
+            zone: entry.original.zone.into(),
+            protocol: entry.original.proto.into(),
+            state: entry.state.unwrap_or_default().to_owned(),
+            original: Some(side(entry.original, there)),
+            reply: Some(side(entry.reply, back)),
+            seen_reply: entry.seen_reply,
+            assured: entry.assured,
+            offloaded: entry.offloaded,
+            expires_ns: entry.expires_in,
+            mark: entry.mark,
+            label: entry.label.to_vec(),
+        }
+    }
+}
+
 /// An address as listed.
 pub fn fdb_entry(names: &PortNames, info: &FdbInfo) -> proto::FdbEntry {
     proto::FdbEntry {
@@ -282,6 +374,7 @@ impl From<EswitchInfo> for proto::Eswitch {
             ageing_secs: info.ageing_secs,
             flows: info.rules as u64,
             fdb_entries: info.fdb_entries as u64,
+            tunnel_ports: info.tunnel_ports.to_string(),
         }
     }
 }
@@ -323,6 +416,14 @@ impl From<ChannelSpec> for proto::ChannelSpec {
             link_down: !spec.link_up,
             rss: spec.rss.map(Into::into),
             lro: spec.lro,
+            block: spec.block.into(),
+            receive: Some(proto::Receive {
+                promisc: Some(spec.receive.promisc),
+                allmulti: Some(spec.receive.allmulti),
+                add_macs: spec.receive.addresses.iter().map(Mac::to_string).collect(),
+                del_macs: Vec::new(),
+                vlan_filter: spec.receive.vlans.map(|set| set.to_string()),
+            }),
             attach: Some(spec.attach.into()),
         }
     }

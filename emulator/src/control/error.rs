@@ -85,9 +85,11 @@ pub fn code(refused: &Refused) -> Code {
     match refused {
         Refused::Rate(RateError::Unknown(_)) => Code::NotFound,
         Refused::Rate(RateError::Taken(_)) => Code::AlreadyExists,
-        Refused::Invalid { .. } | Refused::Rule(_) | Refused::Rss(_) | Refused::Rate(_) => {
-            Code::InvalidArgument
-        }
+        Refused::Invalid { .. }
+        | Refused::Rule(_)
+        | Refused::Rss(_)
+        | Refused::Rate(_)
+        | Refused::Receive(_) => Code::InvalidArgument,
         Refused::PoolExhausted { .. } => Code::ResourceExhausted,
         Refused::DuplicateName(_) | Refused::DuplicateMac { .. } => Code::AlreadyExists,
         Refused::NoChannel(_)

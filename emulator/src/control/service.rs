@@ -276,6 +276,27 @@ impl Control for Service {
         Ok(Response::new(proto::FlushFdbResponse { flushed }))
     }
 
+    type ListConnectionsStream = Stream<proto::Connection>;
+
+    async fn list_connections(
+        &self,
+        asked: Request<proto::ListConnectionsRequest>,
+    ) -> Reply<Self::ListConnectionsStream> {
+        let zone = convert::zone(asked.into_inner().zone)?;
+        Ok(listed(
+            self.ask(move |nic| Ok(nic.connections(zone))).await?,
+        ))
+    }
+
+    async fn flush_connections(
+        &self,
+        asked: Request<proto::FlushConnectionsRequest>,
+    ) -> Reply<proto::FlushConnectionsResponse> {
+        let zone = convert::zone(asked.into_inner().zone)?;
+        let flushed = self.ask(move |nic| Ok(nic.flush_connections(zone))).await?;
+        Ok(Response::new(proto::FlushConnectionsResponse { flushed }))
+    }
+
     type ListRatesStream = Stream<proto::Rate>;
 
     async fn list_rates(

@@ -198,11 +198,15 @@ impl Datapath {
             let mut fdb = self.fdb.write();
             fdb.insert_static(vid, mac, vport)
                 .map_err(|conflict| conflict.to_string())?;
-            for old in config.macs.iter().filter(|old| **old != mac) {
+            if let Some(old) = config.macs.first().filter(|old| **old != mac) {
                 fdb.remove(vid, *old);
             }
         }
-        config.macs = vec![mac];
+        // Those behind it are control's.
+        match config.macs.first_mut() {
+            Some(first) => *first = mac,
+            None => config.macs.push(mac),
+        }
         publisher.apply(&[Change::Switch(eswitch::Change::SetVport(
             vport,
             Arc::new(config),

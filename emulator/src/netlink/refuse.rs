@@ -14,9 +14,11 @@ impl Vendor {
     /// What the NIC refused.
     pub fn refusal(&self, refused: &Refused) -> Refusal {
         let errno = match refused {
-            Refused::Invalid { .. } | Refused::Rule(_) | Refused::Rate(_) | Refused::Rss(_) => {
-                libc::EINVAL
-            }
+            Refused::Invalid { .. }
+            | Refused::Rule(_)
+            | Refused::Rate(_)
+            | Refused::Rss(_)
+            | Refused::Receive(_) => libc::EINVAL,
             Refused::PoolExhausted { .. } | Refused::Profile(profile::Refusal::Limit { .. }) => {
                 libc::ENOSPC
             }

@@ -3,6 +3,7 @@
 use super::{Nic, Refused, spec::*};
 use crate::capture::{Capture, Filter};
 use crate::datapath::Step;
+use chanio_model::ct::CtEntry;
 use chanio_model::flow::RuleSpec;
 use chanio_model::rate::{RateChange, RateName, Rates};
 use chanio_model::{ChannelName, Mac, RuleId, VportId};
@@ -66,6 +67,10 @@ nic_api! {
     fn del_fdb(&self, vid: u16, mac: Mac) -> Result<(), Refused>;
     /// Forget learned addresses; how many.
     fn flush_fdb(&self) -> usize;
+    /// Tracked connections of a zone, or of all.
+    fn connections(&self, zone: Option<u16>) -> Vec<CtEntry>;
+    /// Forget the connections of a zone, or all; how many.
+    fn flush_connections(&self, zone: Option<u16>) -> u32;
     /// Rate nodes and the leaves of all channels, by name.
     fn rates(&self) -> Vec<RateInfo>;
     /// Make a rate node.

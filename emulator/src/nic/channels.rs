@@ -9,7 +9,9 @@ use crate::port::{
     Representor, RepresentorSpec, TapSpec, attach,
 };
 use crate::vhost::{Device, MAX_QUEUE_PAIRS, SessionSpec};
-use chanio_model::eswitch::{self as model, MAX_VPORTS, VportConfig};
+use chanio_model::eswitch::{
+    self as model, MAX_VPORTS, Receive, ReceiveChange, ReceiveError, VportConfig,
+};
 use chanio_model::rate::RateError;
 use chanio_model::{ChannelName, Mac, VportId};
 use std::collections::BTreeSet;
@@ -137,6 +139,8 @@ impl Nic {
             link_up,
             rss,
             lro,
+            block,
+            receive,
             clear_fault,
         } = change;
         spec.mac = mac.or(spec.mac);
@@ -148,14 +152,22 @@ impl Nic {
         spec.lro = lro.unwrap_or(spec.lro);
         check_lro(&spec)?;
         check_range("mtu", spec.mtu, MTU)?;
+        spec.block = block.unwrap_or(spec.block);
+        spec.receive = receive.apply(&old.receive, spec.mac)?;
         if let Some(change) = &rss {
             spec.rss = change.apply(old.rss.as_ref(), spec.queues)?;
         }
 
         let vport = entry.port.id;
         let vid = |s: &ChannelSpec| s.vlan.map_or(0, |v| v.id());
-        if let Some(mac) = spec.mac {
-            check_mac(mac)?;
+        spec.mac.map_or(Ok(()), check_mac)?;
+        if spec
+            .mac
+            .is_some_and(|mac| spec.receive.addresses.contains(&mac))
+        {
+            return Err(ReceiveError::Present(spec.mac.unwrap_or_default()).into());
+        }
+        for mac in own_addresses(&spec) {
             self.check_mac_free(&state, vid(&spec), mac, Some(vport))?;
         }
         if let Err(refused) = self.change_netdevs(&entry.port, &old, &spec) {
@@ -163,20 +175,28 @@ impl Nic {
             let _ = self.change_netdevs(&entry.port, &spec, &old);
             return Err(refused);
         }
-        if (spec.mac, spec.vlan) != (old.mac, old.vlan) {
+        let (own, before): (Vec<_>, Vec<_>) = (
+            own_addresses(&spec).collect(),
+            own_addresses(&old).collect(),
+        );
+        if (&own, spec.vlan) != (&before, old.vlan) {
             let mut fdb = self.datapath.fdb().write();
             // Entries that control has added stay.
             fdb.flush_vport(vport, false);
-            if let Some(mac) = old.mac {
+            for mac in before {
                 fdb.remove(vid(&old), mac);
             }
-            if let Some(mac) = spec.mac {
+            for mac in &own {
                 // Found free above, and the state is still locked.
-                let _ = fdb.insert_static(vid(&spec), mac, vport);
+                let _ = fdb.insert_static(vid(&spec), *mac, vport);
             }
         }
         self.datapath.update_vport(vport, |config| {
-            config.macs = spec.mac.into_iter().collect();
+            config.macs = own;
+            config.block = spec.block;
+            if receive != ReceiveChange::default() {
+                config.rx_mode = spec.receive.mode();
+            }
             config.port_vlan = spec.vlan;
             config.mtu = spec.mtu;
             config.spoofchk = spec.spoofchk;
@@ -335,6 +355,15 @@ impl Nic {
             }
             self.check_mac_free(state, vid, mac, None)?;
             spec.mac = Some(mac);
+            // By way of a change, which knows what is allowed.
+            let added = ReceiveChange::between(&Receive::default(), &spec.receive);
+            added.apply(&Receive::default(), spec.mac)?;
+            for mac in spec.receive.own() {
+                if !macs.insert((vid, mac)) {
+                    return Err(ReceiveError::Present(mac).into());
+                }
+                self.check_mac_free(state, vid, mac, None)?;
+            }
             planned.push((vport, spec));
         }
         Ok(planned)
@@ -436,8 +465,10 @@ impl Nic {
             let mut fdb = self.datapath.fdb().write();
             for (vport, spec) in planned {
                 let vid = spec.vlan.map_or(0, |v| v.id());
-                // Planned, so free; and the state is still locked.
-                let _ = fdb.insert_static(vid, spec.mac.unwrap_or_default(), *vport);
+                for mac in own_addresses(spec) {
+                    // Planned, so free; and the state is still locked.
+                    let _ = fdb.insert_static(vid, mac, *vport);
+                }
             }
         }
         for ((_, spec), port) in planned.iter().zip(ports) {
@@ -561,6 +592,11 @@ fn parse_ifname(name: &str) -> Result<IfName, Refused> {
         })
 }
 
+/// The addresses that are the channel's alone.
+pub(super) fn own_addresses(spec: &ChannelSpec) -> impl Iterator<Item = Mac> {
+    spec.mac.into_iter().chain(spec.receive.own())
+}
+
 fn check_mac(mac: Mac) -> Result<(), Refused> {
     if mac.is_unicast() {
         Ok(())
@@ -582,6 +618,7 @@ fn device_settings(spec: &ChannelSpec) -> DeviceSettings {
         link_up: spec.link_up,
         trust: spec.trust,
         lro: spec.lro,
+        rx_mode: spec.receive.mode(),
     }
 }
 
@@ -600,13 +637,13 @@ fn check_lro(spec: &ChannelSpec) -> Result<(), Refused> {
 
 fn vport_config(spec: &ChannelSpec) -> Arc<VportConfig> {
     Arc::new(VportConfig {
-        macs: spec.mac.into_iter().collect(),
+        macs: own_addresses(spec).collect(),
         port_vlan: spec.vlan,
-        block: 0,
+        block: spec.block,
         spoofchk: spec.spoofchk,
         trust: spec.trust,
         link_up: spec.link_up,
         mtu: spec.mtu,
-        rx_mode: Default::default(),
+        rx_mode: spec.receive.mode(),
     })
 }

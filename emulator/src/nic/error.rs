@@ -52,6 +52,9 @@ pub enum Refused {
     /// Not what RSS can be set to.
     #[error("rss {0}")]
     Rss(#[from] chanio_model::rss::RssError),
+    /// Not what a channel can receive, or an address that it cannot have.
+    #[error(transparent)]
+    Receive(#[from] chanio_model::eswitch::ReceiveError),
     /// No such rule.
     #[error("id: no flow rule {0}")]
     NoRule(RuleId),

@@ -1,5 +1,6 @@
 //! Requests about the eswitch: mode, flow rules, addresses.
 
+use super::channels::own_addresses;
 use super::{Nic, Refused, State, check_range, mode_name, seconds, spec::*};
 use crate::datapath::Change;
 use chanio_model::eswitch::{self as model, FdbLimits, Mode};
@@ -16,10 +17,12 @@ impl Nic {
     }
 
     fn eswitch_info(&self, state: &State) -> EswitchInfo {
-        let (mode, vepa) = self
-            .datapath
-            .with_config(|c| (c.switch.mode(), c.switch.vepa()));
+        let (mode, vepa, tunnel_ports) = self.datapath.with_config(|c| {
+            let switch = &c.switch;
+            (switch.mode(), switch.vepa(), switch.tunnel_ports().clone())
+        });
         EswitchInfo {
+            tunnel_ports,
             mode,
             vepa,
             ageing_secs: state.ageing_secs,
@@ -59,6 +62,7 @@ impl Nic {
         if let Some(vepa) = change.vepa {
             changes.push(model::Change::SetVepa(vepa));
         }
+        changes.extend(change.tunnel_ports.map(model::Change::SetTunnelPorts));
         let changes: Vec<_> = changes.into_iter().map(Change::Switch).collect();
         self.datapath.apply(&changes);
         if mode_after != mode_now {
@@ -303,8 +307,9 @@ impl Nic {
         let owner = fdb
             .static_owner(vid, mac)
             .ok_or(Refused::NoFdbEntry { mac, vid })?;
-        let of_channel =
-            |e: &super::Entry| e.spec.mac == Some(mac) && e.spec.vlan.map_or(0, |v| v.id()) == vid;
+        let of_channel = |e: &super::Entry| {
+            own_addresses(&e.spec).any(|own| own == mac) && e.spec.vlan.map_or(0, |v| v.id()) == vid
+        };
         if let Some(name) = state.names.get(&owner)
             && state.channels.get(name).is_some_and(of_channel)
         {

@@ -4,6 +4,7 @@
 mod api;
 pub mod attach_text;
 mod channels;
+mod connections;
 pub mod edge;
 pub mod error;
 mod eswitch;

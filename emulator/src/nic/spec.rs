@@ -1,6 +1,7 @@
 //! What is asked of the NIC and what it tells: plain data, no behaviour.
 
-use chanio_model::eswitch::Mode;
+use chanio_model::edit::TunnelPorts;
+use chanio_model::eswitch::{Mode, Receive, ReceiveChange};
 use chanio_model::flow::RuleSpec;
 use chanio_model::profile::Profile;
 use chanio_model::rate::{RateName, Rates};
@@ -112,6 +113,10 @@ pub struct ChannelSpec {
     /// Join TCP segments for a driver that takes large packets (LRO, ethtool's rx-gro-hw); only
     /// with a vhost-user device.
     pub lro: bool,
+    /// The group of ports that it shares its rules with, as tc's shared block; 0: none.
+    pub block: u16,
+    /// What it receives while its driver asks for nothing else, and its further addresses.
+    pub receive: Receive,
     /// Where its queues go.
     pub attach: Attach,
 }
@@ -130,6 +135,8 @@ impl ChannelSpec {
             link_up: true,
             rss: None,
             lro: false,
+            block: 0,
+            receive: Receive::default(),
             attach: Attach::VhostUser,
         }
     }
@@ -154,6 +161,10 @@ pub struct ChannelChange {
     pub rss: Option<RssChange>,
     /// Joining of TCP segments.
     pub lro: Option<bool>,
+    /// See [`ChannelSpec::block`].
+    pub block: Option<u16>,
+    /// See [`ChannelSpec::receive`].
+    pub receive: ReceiveChange,
     /// Start a channel again that was stopped for a fault.
     pub clear_fault: bool,
 }
@@ -239,7 +250,7 @@ pub struct NicInfo {
 }
 
 /// The eswitch's settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EswitchInfo {
     /// legacy or switchdev.
     pub mode: Mode,
@@ -247,6 +258,8 @@ pub struct EswitchInfo {
     pub vepa: bool,
     /// Seconds a learned FDB entry lives without traffic.
     pub ageing_secs: u32,
+    /// Which UDP ports are tunnels'.
+    pub tunnel_ports: TunnelPorts,
     /// Flow rules.
     pub rules: usize,
     /// FDB entries, learned and static.
@@ -254,7 +267,7 @@ pub struct EswitchInfo {
 }
 
 /// Eswitch settings to change; `None` leaves one as it is.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct EswitchChange {
     /// Changing the mode removes all flow rules and learned FDB entries, as devlink does.
     pub mode: Option<Mode>,
@@ -262,6 +275,8 @@ pub struct EswitchChange {
     pub vepa: Option<bool>,
     /// 10 to 1,000,000.
     pub ageing_secs: Option<u32>,
+    /// See [`EswitchInfo::tunnel_ports`].
+    pub tunnel_ports: Option<TunnelPorts>,
 }
 
 /// A rate object as it is.

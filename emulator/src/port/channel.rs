@@ -109,6 +109,8 @@ pub struct Channel {
     link_up: AtomicBool,
     trust: AtomicBool,
     lro: AtomicBool,
+    /// What control has it receive.
+    rx_mode: Mutex<RxMode>,
     features: AtomicU64,
     /// Pairs that the driver wants packets on (control queue).
     wanted_pairs: AtomicU16,
@@ -139,7 +141,7 @@ pub struct DriverState {
 }
 
 /// What control sets of a channel's device.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct DeviceSettings {
     /// Address in config space.
     pub mac: Mac,
@@ -151,6 +153,8 @@ pub struct DeviceSettings {
     pub trust: bool,
     /// Whether TCP segments are joined for a driver that takes large packets.
     pub lro: bool,
+    /// What is received while the driver asks for nothing else.
+    pub rx_mode: RxMode,
 }
 
 impl Channel {
@@ -178,6 +182,7 @@ impl Channel {
             link_up: AtomicBool::new(settings.link_up),
             trust: AtomicBool::new(settings.trust),
             lro: AtomicBool::new(settings.lro),
+            rx_mode: Mutex::new(settings.rx_mode),
             features: AtomicU64::new(0),
             wanted_pairs: AtomicU16::new(pairs),
             rx_pairs: AtomicU16::new(0),
@@ -192,6 +197,7 @@ impl Channel {
         self.link_up.store(settings.link_up, Ordering::Relaxed);
         self.trust.store(settings.trust, Ordering::Relaxed);
         self.lro.store(settings.lro, Ordering::Relaxed);
+        *self.rx_mode.lock() = settings.rx_mode;
         self.follow_carrier();
     }
 
@@ -351,7 +357,8 @@ impl Device for Channel {
             self.wanted_pairs
                 .store(self.max_queue_pairs(), Ordering::Relaxed);
             self.steering.forget_driver();
-            let _ = self.datapath.set_rx_mode(self.id, RxMode::default());
+            let mode = self.rx_mode.lock().clone();
+            let _ = self.datapath.set_rx_mode(self.id, mode);
         }
     }
 

@@ -47,6 +47,7 @@ pub use field::{Field, FieldChange, FieldEdit, FieldError};
 pub use mpls::{MplsModify, MplsPush};
 pub use packet::{Edited, HEAD_MAX, Packet, ROOM};
 pub use tunnel::{
-    FoundTunnel, GeneveOptions, Payload, TunnelKind, TunnelPorts, TunnelSet, TunnelSetError,
+    FoundTunnel, GeneveOptions, Payload, TunnelKind, TunnelPorts, TunnelPortsError, TunnelSet,
+    TunnelSetError,
 };
 pub use vlan::{VlanModify, VlanProto, VlanTag};

@@ -3,6 +3,7 @@
 //! | file | what lives there |
 //! |---|---|
 //! | `config` | modes, a vport's settings, the driver's receive filter |
+//! | `receive` | what a channel receives, as control sets it |
 //! | `change` | what can change about a switch |
 //! | `ports` | the vports and who is reached by a flood |
 //! | `fdb` | learned and static addresses of legacy mode |
@@ -26,6 +27,7 @@ mod heads;
 mod output;
 mod ports;
 mod probe;
+mod receive;
 mod switch;
 mod view;
 mod walk;
@@ -37,5 +39,6 @@ pub use fdb::{Fdb, FdbEntry, FdbLimits, LearnOutcome, StaticConflict};
 pub use heads::{HeadId, Heads};
 pub use output::{Arriving, Dest, Meta, Output, Outputs, VlanOp};
 pub use probe::{NoProbe, Probe};
+pub use receive::{MAX_ADDRESSES, Receive, ReceiveChange, ReceiveError, VlanSetError};
 pub use switch::Switch;
 pub use walk::MAX_JUMPS;

@@ -85,6 +85,8 @@ pub fn wish(name: &str) -> ChannelSpec {
         link_up: true,
         rss: None,
         lro: false,
+        block: 0,
+        receive: Default::default(),
         attach: Attach::VhostUser,
     }
 }

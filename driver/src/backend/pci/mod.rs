@@ -117,6 +117,7 @@ impl Pci {
             ageing_secs: 0,
             flows,
             fdb_entries: 0,
+            tunnel_ports: None,
         })
     }
 }
@@ -152,6 +153,16 @@ impl Nic for Pci {
             }
             Feature::RateNodes if self.no_eswitch() => "its driver has no devlink rates",
             Feature::QueueStats => "they are counted in the container: ethtool -S",
+            Feature::Receive => {
+                "who owns the netdev chooses that: ip link, ip maddress, bridge fdb"
+            }
+            Feature::Block => {
+                "the representor is a netdev: tc qdisc add dev … ingress_block N clsact"
+            }
+            Feature::TunnelPorts => {
+                "the driver follows the tunnels' netdevs: ip link add … dstport"
+            }
+            Feature::Connections => "the kernel has them as well: conntrack -L shows them",
             Feature::Trace => "the NIC does not tell what it would do with a packet",
             Feature::Capture => "the representor is a netdev: tcpdump shows what the host sees",
             _ => return None,
@@ -216,6 +227,7 @@ impl Nic for Pci {
         let needs = [
             (Feature::Vepa, change.vepa == Some(true)),
             (Feature::Ageing, change.ageing_secs.is_some()),
+            (Feature::TunnelPorts, change.tunnel_ports.is_some()),
             (Feature::Switchdev, change.switchdev == Some(true)),
         ];
         for (feature, needed) in needs {

@@ -321,6 +321,11 @@ impl Pci {
             fault: None,
             features: "0x0".into(),
             rss: None,
+            block: None,
+            more_macs: Vec::new(),
+            promisc: true,
+            allmulti: false,
+            vlan_filter: None,
         }
     }
 }

@@ -336,6 +336,11 @@ impl Veth {
                 fault: None,
                 features: "0x0".into(),
                 rss: None,
+                block: None,
+                more_macs: Vec::new(),
+                promisc: true,
+                allmulti: false,
+                vlan_filter: None,
             });
         }
         Ok(channels)

@@ -116,6 +116,7 @@ impl Veth {
             ageing_secs: ageing.map_or(bridge::DEFAULT_AGEING_SECS, |b| b.ageing / 100),
             flows,
             fdb_entries: self.read_fdb(&state)?.len() as u64,
+            tunnel_ports: None,
         })
     }
 }
@@ -190,6 +191,14 @@ impl Nic for Veth {
             Feature::TxShare => "tbf, which limits the container's end, gives no guarantee",
             Feature::RateNodes => "each container's end has a qdisc of its own",
             Feature::QueueStats => "veth counts by netdev only",
+            Feature::Receive => {
+                "who owns the netdev chooses that: ip link, ip maddress, bridge fdb"
+            }
+            Feature::Block => {
+                "the representor is a netdev: tc qdisc add dev … ingress_block N clsact"
+            }
+            Feature::TunnelPorts => "a tunnel's netdev has its port: ip link add … dstport",
+            Feature::Connections => "they are the kernel's: conntrack -L shows them",
             Feature::Trace => "the kernel does not tell what it would do with a packet",
             Feature::Capture => "the representor is a netdev: tcpdump shows its frames",
             Feature::Flows => {
@@ -241,6 +250,9 @@ impl Nic for Veth {
     fn set_eswitch(&mut self, change: EswitchChange) -> Result<Eswitch, DeviceError> {
         if change.vepa == Some(true) {
             return Err(refuse(self, Feature::Vepa));
+        }
+        if change.tunnel_ports.is_some() {
+            return Err(refuse(self, Feature::TunnelPorts));
         }
         if let Some(secs) = change.ageing_secs
             && !(10..=1_000_000).contains(&secs)

@@ -50,6 +50,13 @@ impl TunnelPorts {
         }
     }
 
+    /// The ports and what they are, by number.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, TunnelKind)> {
+        let mut list = self.0.clone();
+        list.sort_unstable();
+        list.into_iter()
+    }
+
     /// What a port is.
     #[inline]
     pub fn get(&self, port: u16) -> Option<TunnelKind> {

@@ -5,6 +5,7 @@
 //! | `set` | what tunnel_key set says about the outer headers |
 //! | `encap` | putting them on |
 //! | `found` | recognizing and verifying them |
+//! | `ports_text` | tunnels' UDP ports as text |
 //! | `decap` | taking them off |
 //! | `ecn` | congestion marks between the two headers |
 //! | `geneve` | Geneve options |
@@ -16,10 +17,12 @@ mod encap;
 mod entropy;
 mod found;
 mod geneve;
+mod ports_text;
 mod set;
 
 pub use found::{FoundTunnel, TunnelPorts, find};
 pub use geneve::{GENEVE_OPTIONS_MAX, GeneveOption, GeneveOptions, geneve_options};
+pub use ports_text::TunnelPortsError;
 pub use set::{Payload, TunnelKind, TunnelSet, TunnelSetError};
 
 /// GRE header without its optional words.
