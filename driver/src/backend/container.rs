@@ -5,9 +5,10 @@ use super::route::Route;
 use super::undo::Undo;
 use super::wanted::Place;
 use crate::DeviceError;
-use crate::transport::{Netns, Transport};
+use crate::transport::{Netns, Protocol, Session, Transport, TransportError};
 use chanio_model::Mac;
 use rtnetlink::LinkUnspec;
+use std::io::ErrorKind::{InvalidInput, PermissionDenied};
 
 /// In the namespace: the netdev's addresses, and up.
 pub(super) fn bring_up(transport: &dyn Transport, wanted: &Place) -> Result<(), DeviceError> {
@@ -87,17 +88,25 @@ pub(super) fn attach(netns: Option<&str>, ifname: Option<&str>) -> String {
 }
 
 /// The netdevs in all namespaces that `ip netns` knows that are wanted.
-pub(super) fn find(transport: &dyn Transport, wanted: impl Fn(&Link) -> bool) -> Vec<Inside> {
+pub(super) fn find(
+    transport: &dyn Transport,
+    wanted: impl Fn(&Link) -> bool,
+) -> Result<Vec<Inside>, DeviceError> {
     let mut found = Vec::new();
     for netns in Netns::all() {
-        // A namespace that cannot be entered, or that is just going, has none of ours.
-        let links = Route::open_in(transport, &netns).map(|mut route| route.links());
-        let Ok(Ok(links)) = links else { continue };
+        let entering = format!("entering netns `{}`", netns.name());
+        let wire = match transport.open_in(&netns, Protocol::Route) {
+            // What is no namespace, or none for us, has no netdev that could be told of.
+            Err(error) if matches!(error.kind(), InvalidInput | PermissionDenied) => continue,
+            wire => wire.map_err(|e| TransportError::from(e).at(&entering))?,
+        };
+        let links = Route::over(Session::over(wire)).links();
+        let step = format!("listing netdevs in netns `{}`", netns.name());
+        let links = links.map_err(|e| e.at(&step))?;
         for link in links.into_iter().filter(|link| wanted(link)) {
-            if let Ok(netns) = Netns::open(netns.name()) {
-                found.push(Inside { netns, link });
-            }
+            let netns = Netns::open(netns.name())?;
+            found.push(Inside { netns, link });
         }
     }
-    found
+    Ok(found)
 }

@@ -33,9 +33,12 @@ impl Route {
         let entering = format!("entering netns `{}`", netns.name());
         let wire = transport.open_in(netns, Protocol::Route);
         let wire = wire.map_err(|e| TransportError::from(e).at(&entering))?;
-        Ok(Route {
-            session: Session::over(wire),
-        })
+        Ok(Route::over(Session::over(wire)))
+    }
+
+    /// On this socket.
+    pub(super) fn over(session: Session) -> Self {
+        Route { session }
     }
 
     /// The socket, for messages of tc.

@@ -2,6 +2,7 @@
 
 use super::socket::KernelSocket;
 use super::{Netns, Protocol, Transport, Wire, ethtool_ioctl};
+use chanio_emu::nic::Refused;
 use chanio_emu::port::netns;
 use std::fs;
 use std::io;
@@ -20,9 +21,15 @@ impl Transport for Machine {
     fn open_in(&self, netns: &Netns, protocol: Protocol) -> io::Result<Box<dyn Wire>> {
         let opened = netns::inside(netns.as_fd(), netns.name(), || {
             let socket = KernelSocket::open(protocol);
-            socket.map_err(|e| chanio_emu::nic::Refused::os("opening netlink", e))
+            socket.map_err(|e| Refused::os("opening netlink", e))
         });
-        Ok(Box::new(opened.map_err(io::Error::other)?))
+        let opened = opened.map_err(|refused| match refused {
+            Refused::Os { source, .. } => source,
+            Refused::Invalid { .. } => io::Error::new(io::ErrorKind::InvalidInput, refused),
+            Refused::Missing { .. } => io::Error::new(io::ErrorKind::PermissionDenied, refused),
+            refused => io::Error::other(refused),
+        });
+        Ok(Box::new(opened?))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

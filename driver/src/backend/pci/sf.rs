@@ -15,7 +15,8 @@ use crate::{DeviceError, transport::Netns};
 use chanio_netlink::devlink::{Flavour, FunctionState, OperationalState, Port, command};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A notification can be lost: how long one is waited for before looking again.
@@ -40,9 +41,10 @@ impl Pci {
         }
         // All of them come at once: their drivers need not wait for each other.
         let until = Instant::now() + self.transport.patience();
+        let mut devices = HashMap::new();
         for ((port, number), channel) in ports.iter().zip(wanted) {
             self.wait_attached(*port, *number, until)?;
-            let link = self.wait_netdev(*number, until)?;
+            let link = self.wait_netdev(*number, &mut devices, until)?;
             self.move_inside(&link, channel)?;
         }
         Ok(())
@@ -172,40 +174,46 @@ impl Pci {
         }
     }
 
-    /// The subfunction's device on the auxiliary bus.
-    pub(super) fn auxiliary(&self, number: u32) -> Result<Option<String>, DeviceError> {
+    /// The devices of subfunctions on the auxiliary bus, by the subfunctions' numbers.
+    pub(super) fn auxiliaries(&self) -> Result<HashMap<u32, String>, DeviceError> {
         let step = |what: &str| format!("{what} {AUXILIARY}");
         let names = match self.transport.list(AUXILIARY.as_ref()) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             names => names.map_err(|e| TransportError::from(e).at(&step("listing")))?,
         };
-        let prefix = format!("{}.sf.", self.driver);
-        for name in names
-            .into_iter()
-            .filter(|name| name.starts_with(&prefix) || name.starts_with("ice.sf."))
-        {
-            let path = PathBuf::from(AUXILIARY).join(&name);
-            // One that goes meanwhile is none.
-            let Ok(target) = self.transport.link_target(&path) else {
-                continue;
+        let mut found = HashMap::new();
+        // mlx5_core.sf.2, ice.sf.0
+        for name in names.into_iter().filter(|name| name.contains(".sf.")) {
+            let path = Path::new(AUXILIARY).join(&name);
+            let target = match self.transport.link_target(&path) {
+                // It goes meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                target => target.map_err(|e| TransportError::from(e).at(&step("following")))?,
             };
-            let below = target
-                .components()
-                .any(|part| part.as_os_str() == &*self.device.name);
-            if below && read_number(&*self.transport, &path.join("sfnum"))? == Some(number) {
-                return Ok(Some(name));
+            let mut parts = target.components();
+            if !parts.any(|part| part.as_os_str() == &*self.device.name) {
+                continue;
             }
+            let number = read_number(&*self.transport, &path.join("sfnum"))?;
+            found.extend(number.map(|number| (number, name)));
         }
-        Ok(None)
+        Ok(found)
     }
 
-    /// The subfunction's netdev, which its driver makes.
-    fn wait_netdev(&mut self, number: u32, until: Instant) -> Result<Link, DeviceError> {
+    /// The subfunction's netdev, which its driver makes. `known` are the auxiliary devices as they
+    /// were when it was last looked.
+    fn wait_netdev(
+        &mut self,
+        number: u32,
+        known: &mut HashMap<u32, String>,
+        until: Instant,
+    ) -> Result<Link, DeviceError> {
         loop {
-            let device = self.auxiliary(number)?;
-            let device = device.map(|name| PathBuf::from(AUXILIARY).join(name));
-            let names = match device {
-                Some(path) => netdevs(&*self.transport, &path)?,
+            if !known.contains_key(&number) {
+                *known = self.auxiliaries()?;
+            }
+            let names = match known.get(&number) {
+                Some(device) => netdevs(&*self.transport, &Path::new(AUXILIARY).join(device))?,
                 None => Vec::new(),
             };
             if let Some(name) = names.first() {

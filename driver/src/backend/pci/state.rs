@@ -11,6 +11,7 @@ use crate::nic::Channel;
 use chanio_emu::nic::spec::Attach;
 use chanio_model::{ChannelName, Mac, VportId};
 use chanio_netlink::devlink::{self, EswitchMode, Flavour, Function, OperationalState};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// Where netdevsim's devices have their settings.
@@ -134,9 +135,11 @@ impl Pci {
         };
         let links = self.route.links().map_err(|e| e.at("listing netdevs"))?;
         let ports = self.devlink.ports().map_err(|e| e.at("listing ports"))?;
+        let places = links.iter().enumerate();
+        let by_index: HashMap<u32, usize> = places.map(|(place, l)| (l.index, place)).collect();
         let link_of = |port: &devlink::Port| {
             let index = port.netdev_ifindex?;
-            links.iter().find(|link| link.index == index)
+            by_index.get(&index).map(|place| &links[*place])
         };
         let physical = |port: &&devlink::Port| port.flavour == Some(Flavour::Physical);
         let mut uplink = ports.iter().find(physical).and_then(link_of).cloned();
@@ -247,27 +250,25 @@ impl Pci {
         if !netdevs || channels.iter().all(|channel| channel.inside.is_some()) {
             return Ok(());
         }
-        let mut devices = Vec::with_capacity(channels.len());
-        for channel in &*channels {
-            devices.push(match self.kind {
-                Kind::Sf => self.auxiliary(channel.number)?,
-                Kind::Vf => Some(self.vf_device(channel.number)?.name),
-            });
-        }
-        let macs: Vec<_> = channels.iter().map(PciChannel::mac).collect();
-        let place = |link: &Link| {
-            let parent = link.parent.as_ref();
-            let by_parent = devices
-                .iter()
-                .position(|d| parent.is_some() && d.as_ref() == parent);
-            // The netdev of an emulator's function has no device in a kernel that is not played.
-            let by_mac = || macs.iter().position(|mac| *mac == Some(link.mac));
-            match parent {
-                Some(_) => by_parent,
-                None => by_mac(),
-            }
+        let auxiliaries = match self.kind {
+            Kind::Sf => self.auxiliaries()?,
+            Kind::Vf => HashMap::new(),
         };
-        let found = container::find(&*self.transport, |link| place(link).is_some());
+        let (mut by_device, mut by_mac) = (HashMap::new(), HashMap::new());
+        for (place, channel) in channels.iter().enumerate() {
+            let device = match self.kind {
+                Kind::Sf => auxiliaries.get(&channel.number).cloned(),
+                Kind::Vf => Some(self.vf_device(channel.number)?.name),
+            };
+            by_device.extend(device.map(|device| (device, place)));
+            by_mac.extend(channel.mac().map(|mac| (mac, place)));
+        }
+        let place = |link: &Link| match &link.parent {
+            Some(parent) => by_device.get(parent).copied(),
+            // The netdev of an emulator's function has no device in a kernel that is not played.
+            None => by_mac.get(&link.mac).copied(),
+        };
+        let found = container::find(&*self.transport, |link| place(link).is_some())?;
         for inside in found {
             if let Some(at) = place(&inside.link) {
                 channels[at].inside = Some(std::sync::Arc::new(inside));

@@ -169,7 +169,7 @@ impl Pci {
                 })
         };
         let wanted = |link: &Link| name(link).is_some() && place(link).is_some();
-        let found = container::find(&*self.transport, wanted);
+        let found = container::find(&*self.transport, wanted)?;
         let mut channels = Vec::new();
         for inside in found {
             let (Some(name), Some(number)) = (name(&inside.link), place(&inside.link)) else {
@@ -282,21 +282,23 @@ impl Pci {
             link_up: wanted.link_up,
             ..old
         };
-        self.set_vf(state, number, old, new, undo)?;
-        if !legacy {
-            self.name_representor(number, wanted, undo)?;
-        }
         if self.device.bus == Bus::Netdevsim {
-            return Ok(());
+            self.set_vf(state, number, old, new, undo)?;
+            return self.name_representor(number, wanted, undo);
         }
         let place = wanted.place()?;
         let link = self.wait_vf_netdev(number)?;
         let back = link.clone();
         let (netns, ifname) = (place.netns.name().to_owned(), place.ifname.to_string());
+        // Undone last, because the netdev's address follows the function's.
         undo.push(
             format!("taking back netdev `{}`", link.name),
             move |pci: &mut Self| pci.take_back(&netns, &ifname, &back),
         );
+        self.set_vf(state, number, old, new, undo)?;
+        if !legacy {
+            self.name_representor(number, wanted, undo)?;
+        }
         if legacy {
             let named = LinkUnspec::new_with_index(link.index)
                 .alias(wanted.name.as_str())
@@ -399,12 +401,15 @@ impl Pci {
     }
 
     /// Brings a netdev back from a container, with what it was; one that never went is changed
-    /// back where it is.
+    /// back where it is. Index 0: it is in the container.
     fn take_back(&mut self, netns: &str, ifname: &str, was: &Link) -> Result<(), DeviceError> {
-        let here = self
-            .route
-            .link(was.index, None)
-            .map_err(|e| e.at("looking for it"))?;
+        let here = match was.index {
+            0 => None,
+            index => {
+                let link = self.route.link(index, None);
+                link.map_err(|e| e.at("looking for it"))?
+            }
+        };
         let restored = |index: u32| {
             LinkUnspec::new_with_index(index)
                 .name(was.name.as_str())
