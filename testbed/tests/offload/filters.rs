@@ -1,7 +1,7 @@
 //! Filters of a stock kernel's tc, in software alone and with hardware.
 
 use crate::wire::{Wires, station};
-use crate::{SOON, handed_up, ip};
+use crate::{SOON, bridged, handed_up, ip};
 use chanio_emu::nic::spec::KernelRule;
 use chanio_model::Mac;
 use chanio_testbed::netns::isolate;
@@ -9,6 +9,9 @@ use chanio_testbed::nic::Bed;
 use chanio_testbed::process::{run, wait_for};
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+/// Bytes of a packet's payload.
+const PAYLOAD: usize = 20;
 
 /// A UDP packet to 10.0.0.N, its header's checksum right.
 fn udp(host: u8, port: u16, tag: Option<u16>) -> Vec<u8> {
@@ -31,16 +34,33 @@ fn udp(host: u8, port: u16, tag: Option<u16>) -> Vec<u8> {
     frame.extend([0, 7]);
     frame.extend(port.to_be_bytes());
     frame.extend([0, 28, 0, 0]);
-    frame.extend([0x5a; 20]);
+    frame.extend([0x5a; PAYLOAD]);
     frame
 }
 
+/// Nothing comes any more; the guest's processor is slow with what it has not done before.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// Frames that tell their number.
 fn frames() -> Vec<Vec<u8>> {
-    let mut all = Vec::new();
+    let mut all: Vec<Vec<u8>> = Vec::new();
     for host in 1..=4 {
         for tag in [None, Some(5), Some(0xe007)] {
             all.extend([7, 53].map(|port| udp(host, port, tag)));
         }
+    }
+    for (n, frame) in (0..).zip(&mut all) {
+        let payload = frame.len() - PAYLOAD;
+        frame[payload] = n;
+    }
+    all
+}
+
+/// What came, by the number of the frame.
+fn by_frame(got: Vec<(usize, Vec<u8>)>) -> Vec<Vec<(usize, Vec<u8>)>> {
+    let mut all = vec![Vec::new(); frames().len()];
+    for (port, frame) in got {
+        all[usize::from(frame[frame.len() - PAYLOAD])].push((port, frame));
     }
     all
 }
@@ -111,14 +131,7 @@ fn with_filters(offload: bool) -> Vec<Vec<(usize, Vec<u8>)>> {
     let bed = Bed::following(dir.path(), offload);
     let mut wires = Wires::new(&bed, 4);
     // What filters leave is seen at all ports.
-    ip("link add br0 type bridge mcast_snooping 0");
-    ip("link set br0 up");
-    for port in 0..4 {
-        ip(&format!(
-            "link set {} up master br0",
-            wires.representor(port)
-        ));
-    }
+    bridged(&wires, "");
     let mut results = Vec::new();
     for (lines, listed) in SETUPS {
         let block = if lines[0].starts_with("block") {
@@ -155,9 +168,7 @@ fn with_filters(offload: bool) -> Vec<Vec<(usize, Vec<u8>)>> {
                 assert!(right, "{rule:?}: {wanted:?}");
             }
         }
-        for frame in frames() {
-            results.push(wires.send(0, &frame));
-        }
+        results.extend(by_frame(wires.send_all(0, &frames(), SILENCE)));
         if offload && block.is_empty() && lines[0].contains("10.0.0.1 action mirred") {
             taken_by_hardware(&bed, &mut wires);
         }

@@ -63,7 +63,7 @@ fn handed_up(bed: &Bed, vport: VportId) -> u64 {
     bed.stats(vport).representor_rx.packets
 }
 
-fn bridged(bed: &Bed, wires: &Wires, settings: &str) {
+fn bridged(wires: &Wires, settings: &str) {
     ip(&format!(
         "link add br0 type bridge mcast_snooping 0 {settings}"
     ));
@@ -77,7 +77,6 @@ fn bridged(bed: &Bed, wires: &Wires, settings: &str) {
     wait_for("the ports to forward", SOON, || {
         bridge("link show").matches("state forwarding").count() == wires.channels.len()
     });
-    assert!(bed.nic.kernel_rules().is_err() || bed.nic.offloaded_rules().is_empty());
 }
 
 #[test]
@@ -90,7 +89,7 @@ fn addresses_that_a_bridge_learns_are_switched_in_hardware() {
     let bed = Bed::following(dir.path(), true);
     let mut wires = Wires::new(&bed, 3);
     // Two seconds, in hundredths.
-    bridged(&bed, &wires, "ageing_time 200");
+    bridged(&wires, "ageing_time 200");
     let vports: Vec<_> = wires.channels.iter().map(|c| c.vport).collect();
     let all = Mac::BROADCAST;
 
@@ -227,7 +226,7 @@ fn with_vlans(offload: bool) -> Vec<Vec<(usize, Vec<u8>)>> {
     let dir = tempfile::tempdir().unwrap();
     let bed = Bed::following(dir.path(), offload);
     let mut wires = Wires::new(&bed, 4);
-    bridged(&bed, &wires, "vlan_filtering 1");
+    bridged(&wires, "vlan_filtering 1");
     // a: 1 and 5 without tag when it leaves. b: tagged 5 and 7. c: 5 as its own. d: only 7.
     let set = |port: usize, words: &str| {
         bridge(&format!("vlan {words} dev {}", wires.representor(port)));

@@ -39,11 +39,23 @@ impl Wires {
 
     /// Sends a frame from a port; what comes out of which port of it.
     pub fn send(&mut self, port: usize, frame: &[u8]) -> Vec<(usize, Vec<u8>)> {
+        self.send_all(port, &[frame.to_vec()], QUIET)
+    }
+
+    /// Sends frames from a port; what comes out until nothing has for so long.
+    pub fn send_all(
+        &mut self,
+        port: usize,
+        frames: &[Vec<u8>],
+        silence: Duration,
+    ) -> Vec<(usize, Vec<u8>)> {
         let client = &mut self.clients[port];
-        assert!(client.send(frame).unwrap(), "the ring is full");
+        for frame in frames {
+            assert!(client.send(frame).unwrap(), "the ring is full");
+        }
         client.flush().unwrap();
         let (mut got, mut quiet) = (Vec::new(), Instant::now());
-        while quiet.elapsed() < QUIET {
+        while quiet.elapsed() < silence {
             for (port, client) in self.clients.iter_mut().enumerate() {
                 let mut frame = Vec::new();
                 while client.receive(&mut frame).unwrap() {
