@@ -45,8 +45,11 @@ fn segment(port: u16, from: usize, len: usize, last: bool) -> Vec<u8> {
     frame
 }
 
-/// What a driver received, each frame with its header.
-fn receive(client: &mut Client) -> Vec<(VnetHdr, Vec<u8>)> {
+/// What a driver received, each frame with its header, once the NIC has taken all from the sender.
+fn receive(sender: &mut Client, client: &mut Client) -> Vec<(VnetHdr, Vec<u8>)> {
+    wait_for("the device to take the frames", || {
+        sender.in_flight().unwrap() == 0
+    });
     let mut got = Vec::new();
     let mut quiet = std::time::Instant::now();
     while quiet.elapsed() < std::time::Duration::from_millis(50) {
@@ -77,6 +80,24 @@ fn burst(sender: &mut Client, frames: &[Vec<u8>]) {
     sender.flush().unwrap();
 }
 
+/// Sends them until they come in fewer packets than this, how often that was, and those: a busy
+/// machine's worker may take them one by one.
+fn joined(
+    sender: &mut Client,
+    frames: &[Vec<u8>],
+    receiver: &mut Client,
+    fewer_than: usize,
+) -> (u64, Vec<(VnetHdr, Vec<u8>)>) {
+    for tries in 1..50 {
+        burst(sender, frames);
+        let got = receive(sender, receiver);
+        if got.len() < fewer_than {
+            return (tries, got);
+        }
+    }
+    panic!("nothing is joined");
+}
+
 #[test]
 fn a_burst_of_two_connections_is_two_packets_that_can_be_cut_again() {
     let (bed, mut sender, b, mut receiver) = bed(true, TAKES_LARGE);
@@ -96,11 +117,7 @@ fn a_burst_of_two_connections_is_two_packets_that_can_be_cut_again() {
     wrong[60] ^= 1;
     frames.push(wrong.clone());
     frames.push(segment(3000, SIZE, SIZE, false));
-    burst(&mut sender, &frames);
-    let got = receive(&mut receiver);
-    // The worker may have taken the burst in two.
-    println!("{} frames in {} packets", frames.len(), got.len());
-    assert!(got.len() < 8, "{}", got.len());
+    let (tries, got) = joined(&mut sender, &frames, &mut receiver, 8);
     let mut cut = Vec::new();
     for (header, packet) in &got {
         if header.gso_type == gso_type::NONE {
@@ -129,7 +146,8 @@ fn a_burst_of_two_connections_is_two_packets_that_can_be_cut_again() {
     // They count as they came.
     let stats = bed.stats(b).rx;
     let bytes: usize = frames.iter().map(Vec::len).sum();
-    assert_eq!((stats.packets, stats.bytes), (18, bytes as u64));
+    let want = (tries * 18, tries * bytes as u64);
+    assert_eq!((stats.packets, stats.bytes), want);
 }
 
 #[test]
@@ -145,7 +163,10 @@ fn nothing_is_joined_unless_asked_for_and_taken() {
     ] {
         let (_bed, mut sender, _, mut receiver) = bed(lro, takes);
         burst(&mut sender, &frames);
-        let got: Vec<_> = receive(&mut receiver).into_iter().map(|(_, f)| f).collect();
+        let got: Vec<_> = receive(&mut sender, &mut receiver)
+            .into_iter()
+            .map(|(_, f)| f)
+            .collect();
         assert!(got == frames, "{lro} {takes:#x}: {} frames", got.len());
     }
 }
@@ -164,11 +185,10 @@ fn it_is_switched_while_it_runs_and_refused_for_netdevs() {
         bed.nic.set_channel(&name("b"), change).unwrap()
     };
     assert!(set(true).spec.lro);
-    burst(&mut sender, &frames);
-    assert!(receive(&mut receiver).len() < 6);
+    joined(&mut sender, &frames, &mut receiver, 6);
     assert!(!set(false).spec.lro);
     burst(&mut sender, &frames);
-    assert_eq!(receive(&mut receiver).len(), 6);
+    assert_eq!(receive(&mut sender, &mut receiver).len(), 6);
     let netdev = ChannelSpec {
         lro: true,
         attach: Attach::tap("pod", "", Vec::new()).unwrap(),
