@@ -141,7 +141,13 @@ impl Bed {
     /// The device refuses.
     pub fn set_up(&mut self, setup: Setup) -> Ended {
         match setup {
-            Setup::Bare => self.clear()?,
+            Setup::Bare => {
+                self.clear()?;
+                // Some devices have channels in one mode only: this one, if they have it at all.
+                if self.info.capabilities.modes.contains(&"switchdev") {
+                    self.mode("switchdev")?;
+                }
+            }
             Setup::World if self.standard => {
                 self.flush_flows()?;
                 self.world.drain()?;

@@ -345,7 +345,10 @@ impl Nic for Pci {
     }
 
     fn flush_flows(&mut self) -> Result<u64, DeviceError> {
-        self.with_rules("a flow rule", |rules| rules.flush())
+        match self.state()?.mode {
+            EswitchMode::Switchdev => self.with_rules("", |rules| rules.flush()),
+            _ => Ok(0),
+        }
     }
 
     fn flows(&mut self) -> Result<Vec<Flow>, DeviceError> {
