@@ -285,6 +285,19 @@ fn last_action(ports: usize, chain: u32, base: u32) -> BoxedStrategy<Option<Stri
 /// that look at outer headers are done.
 const TUNNEL_PRIO: u16 = 20_000;
 
+/// Leaves one police of each index. Of a filter that makes the same one twice, the second waits in
+/// the kernel for the first, and the first for the filter (tcf_idr_check_alloc, v6.1).
+fn once_by_index(actions: &mut Vec<String>) {
+    let mut seen = Vec::new();
+    actions.retain(|action| {
+        let again = seen.contains(action);
+        if action.starts_with("police index ") {
+            seen.push(action.clone());
+        }
+        !again
+    });
+}
+
 /// A rule, most likely for one of `frames`, or if `others`, maybe for any; `number` makes its priority
 /// one that no other rule of the case has.
 pub fn rule(
@@ -322,6 +335,7 @@ pub fn rule(
                 .map(|wish| action(ports, &mut now, wish));
             let (actions, depths): (Vec<_>, Vec<_>) = actions.unzip();
             let mut actions = in_and_out_of_tunnels(actions);
+            once_by_index(&mut actions);
             let mut depth = depths.into_iter().max().unwrap_or(Depth::Any);
             let mut bare = Wish(wish[2] >> 32);
             if now.tags.is_empty() && matches!(now.body, Body::Ip(_)) && bare.seldom(8) {
