@@ -54,13 +54,10 @@ fn senders(bed: &Bed, count: usize) -> Vec<Sender> {
     (0..count).map(sender).collect()
 }
 
-/// What each has sent in so many seconds, bytes per second by the NIC's counters.
-fn measure(bed: &Bed, senders: &mut [Sender], time: Duration) -> Vec<f64> {
-    let sent = |senders: &[Sender]| -> Vec<u64> {
-        let bytes = |sender: &Sender| bed.stats(sender.vport).tx.bytes;
-        senders.iter().map(bytes).collect()
-    };
-    let before = sent(senders);
+/// Until all have begun, the first ones have a node for themselves.
+const BEGINNING: Duration = Duration::from_millis(200);
+
+fn keep_sending(senders: &mut [Sender], time: Duration) {
     let start = Instant::now();
     while start.elapsed() < time {
         for sender in senders.iter_mut() {
@@ -68,6 +65,18 @@ fn measure(bed: &Bed, senders: &mut [Sender], time: Duration) -> Vec<f64> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// What each sends in so many seconds while all do, bytes per second by the NIC's counters.
+fn measure(bed: &Bed, senders: &mut [Sender], time: Duration) -> Vec<f64> {
+    let sent = |senders: &[Sender]| -> Vec<u64> {
+        let bytes = |sender: &Sender| bed.stats(sender.vport).tx.bytes;
+        senders.iter().map(bytes).collect()
+    };
+    keep_sending(senders, BEGINNING);
+    let before = sent(senders);
+    let start = Instant::now();
+    keep_sending(senders, time);
     let (after, seconds) = (sent(senders), start.elapsed().as_secs_f64());
     let pairs = before.into_iter().zip(after);
     pairs
