@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# guest-image.sh DIR: a stock Debian kernel and a small root for test guests, as DIR/vmlinux and
-# DIR/root.cpio. Downloads the kernel package once; nothing is installed.
+# guest-image.sh DIR [KIND]: a stock Debian kernel and a small root for test guests, as DIR/vmlinux
+# and DIR/root.cpio. Downloads packages once; nothing is installed. KIND:
+#   cloud      Debian's cloud kernel, the default
+#   netdevsim  its kernel 6.12 for hardware, which has switchdev, with netdevsim, a module that Debian
+#              does not build, out of Debian's sources as they are
 set -euo pipefail
 recipe_file=$(realpath "$0")
 dir=$1
+kind=${2:-cloud}
 mkdir -p "$dir"
 cd "$dir"
 exec 9> lock
@@ -14,20 +18,71 @@ recipe=$(sha256sum < "$recipe_file")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-[0-9]/ { print $2; exit }')
-[[ $package ]] || { echo "guest-image: no linux-image-cloud-amd64: run apt-get update" >&2; exit 1; }
-(cd "$work" && apt-get download -q "$package" && dpkg -x ./*.deb kernel) >/dev/null 2>&1 ||
-    { echo "guest-image: cannot download $package" >&2; exit 1; }
+fail() {
+    echo "guest-image: $*" >&2
+    exit 1
+}
+unpack() { # packages, to $work/kernel
+    mkdir -p "$work/packages"
+    (cd "$work/packages" && apt-get download -q "$@" && for file in *.deb; do dpkg -x "$file" "$work/kernel"; done) \
+        >/dev/null 2>&1 || fail "cannot download $*"
+    rm -r "$work/packages"
+}
+needs() { # METAPACKAGE PREFIX: what of this prefix it depends on
+    apt-cache depends "$1" | awk -v p="Depends: $2" 'index($0, p) { print $2; exit }'
+}
 
-# The uncompressed kernel starts in a third of the time. Debian's cloud kernel is LZ4 inside.
-python3 - "$work"/kernel/boot/vmlinuz-* "$work/vmlinux.lz4" <<'PY'
+case $kind in
+    cloud) meta=linux-image-cloud-amd64 ;;
+    netdevsim) meta=linux-image-6.12-amd64 ;;
+    *) fail "no kind of guest is called $kind" ;;
+esac
+package=$(needs $meta linux-image-)
+[[ $package ]] || fail "no $meta: run apt-get update"
+unpack "$package"
+version=$(ls "$work/kernel/lib/modules")
+
+# The uncompressed kernel starts in a third of the time. Debian's cloud kernel is LZ4 inside, the
+# other Zstandard.
+python3 - "$work"/kernel/boot/vmlinuz-* "$work/vmlinux" <<'PY'
 import sys
 data = open(sys.argv[1], 'rb').read()
-at = data.find(b'\x02\x21\x4c\x18')
-sys.exit('guest-image: no LZ4 stream in the kernel') if at < 0 else open(sys.argv[2], 'wb').write(data[at:])
+found = {name: data.find(magic) for name, magic in (('lz4', b'\x02\x21\x4c\x18'), ('zst', b'\x28\xb5\x2f\xfd'))}
+found = {name: at for name, at in found.items() if at > 0}
+if not found:
+    sys.exit('guest-image: the kernel is compressed in an unknown way')
+name = min(found, key=found.get)
+open(sys.argv[2] + '.' + name, 'wb').write(data[found[name]:])
 PY
-lz4 -dcq "$work/vmlinux.lz4" > "$work/vmlinux" 2>/dev/null || true   # what follows the stream is not LZ4
-[[ $(head -c 4 "$work/vmlinux" | tail -c 3) == ELF ]] || { echo "guest-image: no ELF kernel" >&2; exit 1; }
+# What follows the stream is neither, so both programs complain in the end.
+if [[ -e $work/vmlinux.lz4 ]]; then
+    lz4 -dcq "$work/vmlinux.lz4" > "$work/vmlinux" 2>/dev/null || true
+else
+    zstd -dcq "$work/vmlinux.zst" > "$work/vmlinux" 2>/dev/null || true
+fi
+[[ $(head -c 4 "$work/vmlinux" | tail -c 3) == ELF ]] || fail "no ELF kernel"
+
+extra=()
+if [[ $kind == netdevsim ]]; then
+    headers=${package/image/headers}
+    common=${headers%-amd64}-common
+    unpack "$headers" "$common" "$(needs "$headers" linux-kbuild-)"
+    (cd "$work" && apt-get download -q linux-source-6.12 >/dev/null 2>&1) || fail "cannot download linux-source-6.12"
+    source=$(dpkg-deb -f "$work"/linux-source-6.12_*.deb Version)
+    # Both are built from one source package, or the module is another kernel's.
+    [[ $source == "$(apt-cache show "$package" | awk '/^Version:/ { print $2; exit }')" ]] ||
+        fail "linux-source-6.12 is of version $source, $package is of another"
+    dpkg --fsys-tarfile "$work"/linux-source-6.12_*.deb | tar -xO ./usr/src/linux-source-6.12.tar.xz |
+        tar -xJ -C "$work" --strip-components=4 --one-top-level=netdevsim --wildcards '*/drivers/net/netdevsim/*'
+    # The headers' Makefile names a place where nothing is installed.
+    src=$work/kernel/usr/src
+    sed -i "s#/usr/src/#$src/#" "$src/$headers/Makefile"
+    make -s -C "$src/$headers" M="$work/netdevsim" CONFIG_NETDEVSIM=m CONFIG_DEBUG_INFO_BTF_MODULES= modules \
+        > "$work/make.log" 2>&1 || { cat "$work/make.log" >&2; fail "netdevsim cannot be built"; }
+    strip --strip-debug "$work/netdevsim/netdevsim.ko"
+    install -D "$work/netdevsim/netdevsim.ko" "$work/kernel/lib/modules/$version/extra/netdevsim.ko"
+    extra=(netdevsim)
+fi
 
 root=$work/root
 mkdir -p "$root"/{bin,dev,proc,sys,run,tmp,modules,lib64}
@@ -42,21 +97,24 @@ for applet in mount insmod cat echo sleep ping poweroff grep head ls wc awk seq 
 done
 add /bin/dash
 ln -s dash "$root/bin/sh"
-for program in ip tc ethtool iperf3 taskset; do add "$(PATH=/usr/sbin:/usr/bin:/sbin:/bin command -v $program)"; done
+for program in ip tc bridge devlink ethtool nft iperf3 taskset; do add "$(PATH=/usr/sbin:/usr/bin:/sbin:/bin command -v $program)"; done
 # Beside each module a list: it and what it needs, in the order of loading.
-version=$(ls "$work/kernel/lib/modules")
 depmod -b "$work/kernel" "$version"
 modules=(
     failover net_failover virtio_net virtio_pci virtio_console
-    tun veth bridge vxlan geneve ip_gre ip6_gre nft_fwd_netdev nf_conntrack
+    tun veth bridge vxlan geneve ip_gre ip6_gre nft_fwd_netdev nft_dup_netdev nf_conntrack
     sch_ingress sch_tbf cls_flower cls_matchall
     act_csum act_ct act_gact act_mirred act_mpls act_pedit act_police act_sample act_skbedit act_tunnel_key act_vlan
+    "${extra[@]}"
 )
 for module in "${modules[@]}"; do
     modprobe -d "$work/kernel" -S "$version" --show-depends "$module" | awk '/^insmod/ { print $2 }' |
         while read -r file; do
-            name=$(basename "$file" | tr - _)
-            cp -n "$file" "$root/modules/$name"
+            name=$(basename "${file%.xz}" | tr - _)
+            case $file in
+                *.xz) xz -dc "$file" > "$root/modules/$name" ;;
+                *) cp "$file" "$root/modules/$name" ;;
+            esac
             echo "${name%.ko}"
         done > "$root/modules/$module.order"
 done

@@ -6,6 +6,39 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+/// Which of Debian's kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kernel {
+    /// That for clouds, which boots soonest.
+    #[default]
+    Cloud,
+    /// That for hardware, with the module netdevsim, which Debian does not build.
+    Netdevsim,
+}
+
+impl Kernel {
+    /// Kernel and root, made once; the first time it needs the Debian mirror, so call it before
+    /// [`crate::netns::isolate`].
+    ///
+    /// # Errors
+    /// What `guest-image.sh` says: no mirror, or a program is missing.
+    pub fn image(self) -> Result<PathBuf, String> {
+        let (name, kind) = match self {
+            Kernel::Cloud => ("guest-image", "cloud"),
+            Kernel::Netdevsim => ("guest-image-netdevsim", "netdevsim"),
+        };
+        let testbed = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let target = testbed.parent().expect("workspace").join("target");
+        let mut script = Command::new(testbed.join("guest-image.sh"));
+        let made = script.arg(target.join(name)).arg(kind).output();
+        let made = made.map_err(|e| format!("guest-image.sh: {e}"))?;
+        match made.status.success() {
+            true => Ok(target.join(name)),
+            false => Err(String::from_utf8_lossy(&made.stderr).trim().to_owned()),
+        }
+    }
+}
+
 /// A guest to be booted; `..Guest::new(dir, script)` fills in what is not wanted.
 pub struct Guest<'a> {
     /// Where its files go.
@@ -21,6 +54,10 @@ pub struct Guest<'a> {
     pub programs: &'a [PathBuf],
     /// How many processors.
     pub cpus: u8,
+    /// MiB of memory.
+    pub memory: u32,
+    /// Its kernel.
+    pub kernel: Kernel,
     /// What it does, as a shell script; everything it prints can be waited for.
     pub script: &'a str,
 }
@@ -35,6 +72,8 @@ impl<'a> Guest<'a> {
             port: None,
             programs: &[],
             cpus: 2,
+            memory: 256,
+            kernel: Kernel::default(),
             script,
         }
     }
@@ -46,7 +85,7 @@ impl<'a> Guest<'a> {
 
     /// Boot it with these words in front of QEMU: a program that runs it, and its arguments.
     pub fn boot_under(self, wrapper: &[String]) -> Process {
-        let image = image();
+        let image = self.kernel.image().unwrap_or_else(|why| panic!("{why}"));
         let initrd = self.initrd(&image);
         let mut words = wrapper.to_vec();
         words.push("qemu-system-x86_64".into());
@@ -54,9 +93,11 @@ impl<'a> Guest<'a> {
         qemu.args(&words[1..]);
         qemu.args(["-accel", "tcg,thread=multi", "-machine", "pc"]);
         qemu.args(["-cpu", "max", "-smp", &self.cpus.to_string()]);
-        qemu.args(["-m", "256M", "-nographic", "-no-reboot", "-nodefaults"]);
+        let memory = format!("{}M", self.memory);
+        qemu.args(["-m", &memory, "-nographic", "-no-reboot", "-nodefaults"]);
         qemu.args(["-serial", "stdio"]);
-        qemu.args(["-object", "memory-backend-memfd,id=mem,size=256M,share=on"]);
+        let object = format!("memory-backend-memfd,id=mem,size={memory},share=on");
+        qemu.args(["-object", &object]);
         qemu.args(["-numa", "node,memdev=mem"]);
         qemu.arg("-kernel")
             .arg(image.join("vmlinux"))
@@ -64,7 +105,7 @@ impl<'a> Guest<'a> {
             .arg(&initrd);
         qemu.args([
             "-append",
-            "console=ttyS0 panic=-1 quiet net.ifnames=0 mitigations=off",
+            "console=ttyS0 panic=-1 quiet net.ifnames=0 mitigations=off rcupdate.rcu_expedited=1",
         ]);
         if let Some((socket, mac, queues)) = self.net {
             qemu.arg("-chardev")
@@ -124,14 +165,11 @@ fn add_program(program: &Path, root: &Path) {
 /// How long a guest may take to boot on a busy machine.
 pub const BOOT: Duration = Duration::from_secs(120);
 
-/// Kernel and root, made once; the first time it needs the Debian mirror, so call it before
-/// [`crate::netns::isolate`].
+/// As [`Kernel::image`], of the cloud's kernel.
+///
+/// # Panics
+/// If it cannot be made.
 pub fn image() -> PathBuf {
-    let testbed = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let dir = testbed
-        .parent()
-        .expect("workspace")
-        .join("target/guest-image");
-    run(Command::new(testbed.join("guest-image.sh")).arg(&dir));
-    dir
+    let image = Kernel::Cloud.image();
+    image.unwrap_or_else(|why| panic!("{why}"))
 }

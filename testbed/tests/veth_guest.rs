@@ -1,5 +1,7 @@
 //! `veth:NAME` in a Debian guest, whose kernel has tc flower and bridges that look at VLAN tags.
 
+use chanio_testbed::conform::in_guest::{self, Column, Order};
+use chanio_testbed::conform::report::Outcome;
 use chanio_testbed::guest::{BOOT, Guest, image};
 use chanio_testbed::process::program;
 
@@ -77,4 +79,60 @@ fn port_vlans_and_flow_rules_are_the_kernels() {
     let ended = |text: &str| text.contains("guest: done") || text.contains("guest: failed");
     let text = guest.wait_output("the script's end", 0, BOOT, ended);
     assert!(text.contains("guest: done"), "{text}");
+}
+
+/// Cases of the conformance suite, by name or group; all of them take minutes
+/// (testbed/conformance.sh).
+const CASES: [&str; 12] = [
+    "slow.",
+    "hairpin.",
+    "wire.",
+    "match.in_port",
+    "match.vlan_",
+    "match.enc_kind",
+    "action.drop",
+    "action.pass",
+    "action.mirror",
+    "action.pedit.ip",
+    "action.trap",
+    "tables.block",
+];
+
+/// What tc cannot say: names, and how the reason begins.
+const CANNOT: [(&str, &str); 3] = [
+    (
+        "match.vlan_id.any_tpid",
+        "match on a VLAN tag without vlan_tpid",
+    ),
+    ("match.enc_kind", "in_port with what came through a tunnel"),
+    ("action.trap", "action trap is not supported"),
+];
+
+#[test]
+fn the_kernels_rules_are_what_the_suite_holds_every_device_to() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let order = Order {
+        column: Column::Veth,
+        cases: CASES.map(str::to_owned).into(),
+        seed: 7,
+        patience: 2 * BOOT,
+        then: String::new(),
+    };
+    let (report, said) = in_guest::run(dir.path(), &order).unwrap_or_else(|why| panic!("{why}"));
+    let device = &report.devices[0];
+    println!("{}: {}", device.version, device.summary());
+    let wrong = device.cases.iter().filter(|case| {
+        let cannot = CANNOT.iter().find(|(name, _)| case.name == *name);
+        match (&case.outcome, cannot) {
+            (Outcome::Passed, None) => false,
+            (Outcome::NotSupported { why }, Some((_, reason))) => !why.starts_with(reason),
+            _ => true,
+        }
+    });
+    let wrong: Vec<_> = wrong.collect();
+    assert!(wrong.is_empty(), "{wrong:#?}\n{said}");
+    assert_eq!(device.cases.len(), 24, "{said}");
 }

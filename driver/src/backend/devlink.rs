@@ -8,9 +8,12 @@ use chanio_netlink::devlink::{
 };
 use std::time::Instant;
 
-/// A socket of the family, and the device that is meant.
+/// Sockets of the family, and the device that is meant.
 pub(super) struct Devlinks {
     session: Session,
+    /// Is told of changes. One request may cause more of them than a socket has room for (the mode,
+    /// with many functions), and what does not fit is lost: that must not be the answer.
+    watch: Session,
     /// None in a kernel without devlink.
     family: Option<u16>,
     handle: Handle,
@@ -24,8 +27,11 @@ impl Devlinks {
         name: &str,
     ) -> Result<Self, DeviceError> {
         let step = "opening devlink";
-        let session = Session::open(transport, Protocol::Generic);
-        let mut session = session.map_err(|e| TransportError::from(e).at(step))?;
+        let session = || {
+            let session = Session::open(transport, Protocol::Generic);
+            session.map_err(|e| TransportError::from(e).at(step))
+        };
+        let (mut session, mut watch) = (session()?, session()?);
         let family = match session.family(FAMILY) {
             Err(TransportError::NoFamily(_)) => None,
             family => Some(family.map_err(|e| e.at(step))?),
@@ -34,12 +40,13 @@ impl Devlinks {
             .as_ref()
             .and_then(|family| family.group(CONFIG_GROUP));
         if let Some(group) = group {
-            session
+            watch
                 .join(group)
                 .map_err(|e| TransportError::from(e).at(step))?;
         }
         Ok(Devlinks {
             session,
+            watch,
             family: family.map(|family| family.id),
             handle: Handle::new(bus, name),
         })
@@ -148,7 +155,7 @@ impl Devlinks {
 
     /// Waits until something about the device has changed, or until then.
     pub(super) fn wait(&mut self, until: Instant) -> Told<()> {
-        while let Some(message) = self.session.notification(until)? {
+        while let Some(message) = self.watch.notification(until)? {
             let told = Devlink::parse(&message.payload);
             if Some(message.kind) == self.family
                 && told.is_ok_and(|told| told.handle == self.handle)

@@ -2,13 +2,14 @@
 //! has: a rule's id stands behind the caller's cookie in the cookie of its first action.
 
 use super::ports::Ports;
+use super::software;
 use super::undo::all_or_nothing;
 use crate::DeviceError;
 use crate::nic::{Flow, FlowAction};
 use crate::transport::{Session, TransportError};
 use chanio_model::flow::{Action, RuleSpec};
 use chanio_netlink::message::{Message, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use chanio_netlink::tc::action::{self as tc_action, Control};
+use chanio_netlink::tc::action as tc_action;
 use chanio_netlink::tc::flower::{FlowerRule, RuleFlags};
 use chanio_netlink::tc::model::{from_model, to_model};
 use chanio_netlink::tc::{
@@ -166,8 +167,9 @@ impl Rules<'_> {
             .map(|a| a.with_names(&names).to_string())
             .collect();
         // One action of a rule can be several of tc's: then these are told, by their kinds.
-        let one_to_one = texts.len() == flower.actions.len();
-        let seen = flower.actions.iter().enumerate().map(|(place, action)| {
+        let asked = || flower.actions.iter().filter(|a| software::asked_for(a));
+        let one_to_one = texts.len() == asked().count();
+        let seen = asked().enumerate().map(|(place, action)| {
             let (packets, mut bytes) = counted(action);
             if self.place == Place::Software {
                 // At ingress the kernel has taken the header off before tc counts.
@@ -203,20 +205,15 @@ impl Rules<'_> {
 
     /// The filter for a rule, with its id.
     fn filter(&self, spec: &RuleSpec, id: u64) -> Result<Filter, DeviceError> {
+        if self.place == Place::Software {
+            software::check(spec, self.ports)?;
+        }
         let mut filter = from_model(spec, self.ports).map_err(|e| refused(e.to_string()))?;
         let Some(FilterKind::Flower(flower)) = &mut filter.kind else {
             unreachable!("from_model makes flower filters")
         };
         if self.place == Place::Software {
-            let traps = |action: &tc_action::Action| action.generic.control == Control::Trap;
-            if flower.actions.iter().any(traps) {
-                return Err(DeviceError::Unsupported {
-                    what: "action trap".into(),
-                    why: "the kernel carries rules out itself, where every packet is at the host \
-                          already and a trapped one would be lost; use pass"
-                        .into(),
-                });
-            }
+            software::complete(&mut flower.actions);
             flower.flags = Some(RuleFlags(RuleFlags::SKIP_HW));
         }
         let first = flower.actions.first_mut().ok_or_else(|| {
@@ -231,7 +228,7 @@ impl Rules<'_> {
     /// All of our rules on the switch's ports.
     fn found(&mut self) -> Result<Vec<Found>, DeviceError> {
         let mut places = Vec::new();
-        for qdisc in self.qdiscs()? {
+        for qdisc in qdiscs(self.session)? {
             let index = qdisc.header.ifindex;
             let on_port = self.ports.of_netdev(index.cast_unsigned()).is_some();
             let tunnel = self
@@ -288,20 +285,10 @@ impl Rules<'_> {
         let mut plain = filter.clone();
         if let Some(FilterKind::Flower(flower)) = &mut plain.kind {
             flower.flags = None;
+            flower.actions.retain(software::asked_for);
         }
         let spec = to_model(&plain, self.ports).ok()?;
         Some(Found { id, filter, spec })
-    }
-
-    fn qdiscs(&mut self) -> Result<Vec<Qdisc>, DeviceError> {
-        let asked = made(Qdisc::default().message(GET_QDISC, 0))?;
-        let told = self
-            .session
-            .dump(asked)
-            .map_err(|e| e.at("listing qdiscs"))?;
-        let parsed = told.iter().map(|message| Qdisc::parse(&message.payload));
-        let parsed: Result<Vec<_>, _> = parsed.collect();
-        parsed.map_err(|e| TransportError::from(e).at("listing qdiscs"))
     }
 
     /// Makes the qdisc that filters hang on; the netdev's index if there was none.
@@ -362,6 +349,40 @@ impl Rules<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// All qdiscs of the namespace.
+pub(super) fn qdiscs(session: &mut Session) -> Result<Vec<Qdisc>, DeviceError> {
+    let asked = made(Qdisc::default().message(GET_QDISC, 0))?;
+    let told = session.dump(asked).map_err(|e| e.at("listing qdiscs"))?;
+    let parsed = told.iter().map(|message| Qdisc::parse(&message.payload));
+    let parsed: Result<Vec<_>, _> = parsed.collect();
+    parsed.map_err(|e| TransportError::from(e).at("listing qdiscs"))
+}
+
+/// The qdisc that filters hang on, in a block; 0: in none.
+pub(super) fn clsact_in(ifindex: i32, block: u16) -> Qdisc {
+    let mut clsact = Qdisc::clsact(ifindex);
+    clsact.more.ingress_block = (block != 0).then_some(block.into());
+    clsact
+}
+
+/// How many filters there are, whosever.
+pub(super) fn filters_at(session: &mut Session, at: At) -> Result<usize, DeviceError> {
+    let asked = Filter {
+        at,
+        ..Filter::default()
+    };
+    let told = session.dump(made(asked.message(GET_FILTER, 0))?);
+    let told = told.map_err(|e| e.at("listing filters"))?;
+    // A dump also tells of each priority, with handle 0 (net/sched/cls_api.c: tcf_chain_dump).
+    let mut count = 0;
+    for message in told {
+        let filter = Filter::parse(&message.payload);
+        let filter = filter.map_err(|e| TransportError::from(e).at("listing filters"))?;
+        count += usize::from(filter.handle != 0);
+    }
+    Ok(count)
 }
 
 /// Whether a filter was refused because the kernel does not know its kind.

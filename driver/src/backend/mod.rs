@@ -8,7 +8,8 @@
 //!
 //! What they share: `wanted` checks what was asked for, `undo` undoes what was done when a step
 //! fails, `route` and `link` are rtnetlink, `container` is netdevs in other namespaces, `flower`
-//! flow rules and `ports` the ports that they name.
+//! flow rules, `software` what they need where the kernel carries them out, and `ports` the ports
+//! that they name.
 
 mod container;
 mod devlink;
@@ -19,6 +20,7 @@ mod link;
 pub mod pci;
 mod ports;
 mod route;
+mod software;
 mod stats;
 mod sysfs;
 mod undo;

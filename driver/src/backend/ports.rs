@@ -52,6 +52,11 @@ impl Ports {
         self.ports.iter().find(|port| port.link.index == index)
     }
 
+    /// Whether this machine has netdevs for tunnels.
+    pub(super) fn has_tunnels(&self) -> bool {
+        !self.tunnels.is_empty()
+    }
+
     pub(super) fn name(&self, vport: VportId) -> Option<String> {
         let port = self.ports.iter().find(|port| port.vport == vport);
         port.map(|port| port.name.clone())

@@ -10,6 +10,7 @@ use rtnetlink::LinkUnspec;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// A result of a request.
@@ -100,10 +101,15 @@ impl Route {
 
     /// All netdevs, with the functions of those that have some.
     pub(super) fn links(&mut self) -> Told<Vec<Link>> {
-        let mut asked = LinkMessage::default();
-        let mask = LinkAttribute::ExtMask(vec![LinkExtentMask::Vf]);
-        asked.attributes.push(mask);
-        let answers = self.dump(&RouteNetlinkMessage::GetLink(asked))?;
+        let with = LinkAttribute::ExtMask(vec![LinkExtentMask::Vf]);
+        let answers = match self.dump(&RouteNetlinkMessage::GetLink(asked(Some(with)))) {
+            // With more than some two hundred functions, IFLA_VFINFO_LIST is longer than its length
+            // can say, and nothing behind it can be read (net/core/rtnetlink.c: rtnl_fill_vf).
+            Err(TransportError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                self.dump(&RouteNetlinkMessage::GetLink(asked(None)))?
+            }
+            answers => answers?,
+        };
         Ok(answers.into_iter().filter_map(told_link).collect())
     }
 
@@ -157,8 +163,16 @@ impl Route {
     }
 }
 
+/// A question about all netdevs.
+fn asked(attribute: Option<LinkAttribute>) -> LinkMessage {
+    let mut asked = LinkMessage::default();
+    asked.attributes.extend(attribute);
+    asked
+}
+
 fn parsed(message: &Message) -> Told<RouteNetlinkMessage> {
-    let malformed = |why: String| TransportError::from(std::io::Error::other(why));
+    let malformed =
+        |why: String| TransportError::from(std::io::Error::new(ErrorKind::InvalidData, why));
     link::parse(message).map_err(malformed)
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Wanted {
     pub(super) spoofchk: bool,
     pub(super) trust: bool,
     pub(super) link_up: bool,
+    /// The group of ports that it shares its rules with; 0: none.
+    pub(super) block: u16,
     /// Where its netdev goes, on devices that have some.
     pub(super) inside: Option<Place>,
 }
@@ -159,6 +161,7 @@ pub(super) fn check<N: Nic>(nic: &N, spec: ChannelSpec) -> Result<Wanted, Device
         spoofchk: spec.spoofchk,
         trust: spec.trust,
         link_up: spec.link_up,
+        block: spec.block,
         inside,
     })
 }

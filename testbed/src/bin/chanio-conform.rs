@@ -55,6 +55,9 @@ struct Args {
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
+    /// Say on stderr of each case how it ended, as soon as it has
+    #[arg(long)]
+    verbose: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -206,7 +209,10 @@ fn on_device(
         wire: args.wire.clone(),
         seed,
     };
-    let bar = ProgressBar::new(cases.len() as u64);
+    let bar = match args.verbose {
+        true => ProgressBar::hidden(),
+        false => ProgressBar::new(cases.len() as u64),
+    };
     // The template is a constant that parses.
     if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:30}] {pos}/{len} {wide_msg}") {
         bar.set_style(style);
@@ -218,6 +224,11 @@ fn on_device(
         &options,
         |case: &CaseReport| {
             bad += u32::from(case.outcome.is_bad());
+            if args.verbose {
+                let (word, why) = (case.outcome.word(), case.outcome.why());
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                eprintln!("{} {word} {:.1} s{why}", case.name, case.seconds);
+            }
             let said = if bad > 0 {
                 format!("{} ({bad} bad)", case.name)
             } else {

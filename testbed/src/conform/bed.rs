@@ -1,7 +1,8 @@
 //! The device under test, and what cases make on it.
 
+use super::behind::Table;
 use super::case::{Ended, Failure, Setup, Stop};
-use super::endpoint::{Driver, Endpoint, Netdev};
+use super::endpoint::{Driver, Endpoint, Netdev, Nobody};
 use super::report::Measured;
 use super::world::{Port, World};
 use crate::netns::Netns;
@@ -24,6 +25,8 @@ pub enum Endpoints {
     Netns,
     /// Virtio drivers at vhost-user sockets.
     VhostUser,
+    /// Channels have no ends that frames come out of.
+    Nobody,
 }
 
 /// The device under test.
@@ -43,6 +46,8 @@ pub struct Bed {
     open: Opener,
     wire: Option<String>,
     netns: BTreeMap<String, Netns>,
+    /// Where the host's ends are, if this kernel carries out the rules itself.
+    behind: Option<Table>,
     /// The world is the one of [`Setup::World`], or somebody has changed it.
     standard: bool,
 }
@@ -109,8 +114,10 @@ impl Bed {
             Some(chosen) => chosen,
             None if has("tap:") && nix::unistd::geteuid().is_root() => Endpoints::Netns,
             None if has("vhost-user") => Endpoints::VhostUser,
-            None => Endpoints::Netns,
+            None if has("tap:") => Endpoints::Netns,
+            None => Endpoints::Nobody,
         };
+        let in_software = info.profile == "veth" && !info.capabilities.actions.is_empty();
         // The emulator's own wire may have its other end here.
         let wire = wire.or_else(|| info.uplink.strip_prefix("tap:").map(str::to_owned));
         Ok(Self {
@@ -123,6 +130,7 @@ impl Bed {
             open,
             wire,
             netns: BTreeMap::new(),
+            behind: in_software.then(Table::new),
             standard: false,
         })
     }
@@ -195,6 +203,17 @@ impl Bed {
         Ok(())
     }
 
+    /// Removes what a case that ended badly has left besides channels and rules: rate nodes, where
+    /// there are such.
+    pub fn remove_rate_nodes(&mut self) {
+        let rates = self.nic.rates(&[]).unwrap_or_default();
+        for node in rates.iter().filter(|rate| rate.kind == "node") {
+            if let Err(error) = self.nic.del_rate(&node.name) {
+                eprintln!("conform: rate node {}: {error}", node.name);
+            }
+        }
+    }
+
     /// The switch in this mode.
     ///
     /// # Errors
@@ -241,14 +260,38 @@ impl Bed {
 
     /// The spec with the attachment that this run uses.
     pub fn attached(&mut self, mut spec: ChannelSpec) -> ChannelSpec {
-        if self.endpoints == Endpoints::Netns && spec.attach == Attach::VhostUser {
-            spec.attach = Attach::Tap {
+        if spec.attach != Attach::VhostUser {
+            return spec;
+        }
+        spec.attach = match self.endpoints {
+            Endpoints::VhostUser => Attach::VhostUser,
+            Endpoints::Nobody => Attach::Nothing,
+            Endpoints::Netns => Attach::Tap {
                 netns: self.netns(&spec.name).name().to_owned(),
                 ifname: None,
                 addresses: Vec::new(),
+            },
+        };
+        spec
+    }
+
+    /// The same for the `n`th of many channels at whose own ends nobody is: where they are
+    /// netdevs, all are in one namespace.
+    pub fn crowded(&mut self, n: u32, mut spec: ChannelSpec) -> ChannelSpec {
+        if self.endpoints == Endpoints::Netns && spec.attach == Attach::VhostUser {
+            spec.attach = Attach::Tap {
+                netns: self.netns("many").name().to_owned(),
+                ifname: Some(format!("many{n}")),
+                addresses: Vec::new(),
             };
         }
-        spec
+        self.attached(spec)
+    }
+
+    /// Why nobody is at the channels' own ends, in the device's words.
+    pub fn why_nobody(&self) -> String {
+        let why = self.nic.why_not(Feature::Netns);
+        why.unwrap_or_else(|| "nobody is at the channels' own ends".into())
     }
 
     /// The network namespace of the channel of this name; it stays until the run is over.
@@ -264,7 +307,7 @@ impl Bed {
     fn port(&mut self, channel: &Channel) -> Ended<Port> {
         let own = self.own_end(channel)?;
         let host = match &channel.representor {
-            Some(netdev) => Some(host_end(netdev)?),
+            Some(netdev) => Some(self.host_end(netdev)?),
             None => None,
         };
         let mac = channel.mac.parse::<Mac>();
@@ -286,11 +329,23 @@ impl Bed {
         if let Some(socket) = &channel.socket {
             return Ok(Box::new(Driver::attach(Path::new(socket))?));
         }
+        if self.endpoints == Endpoints::Nobody {
+            return Ok(Box::new(Nobody(self.why_nobody())));
+        }
         let netns = self.netns(&channel.name);
         // What is merged on its way up is not what came.
         let up = "ip link set eth0 up; ethtool -K eth0 gro off >/dev/null 2>&1; true";
         netns.run(&["sh", "-c", up]);
         Ok(Box::new(Netdev::open_inside(&netns.path(), "eth0")?))
+    }
+
+    /// The host, on a representor.
+    fn host_end(&self, netdev: &str) -> Ended<Box<dyn Endpoint>> {
+        set_up(netdev)?;
+        Ok(match &self.behind {
+            Some(table) => Box::new(table.host(netdev)?),
+            None => Box::new(Netdev::open(netdev)?),
+        })
     }
 
     /// Somebody at the other end of the wire.
@@ -304,7 +359,8 @@ impl Bed {
             ));
         };
         if self.world.wire.is_none() {
-            self.world.wire = Some(host_end(netdev)?);
+            set_up(netdev)?;
+            self.world.wire = Some(Box::new(Netdev::open(netdev)?));
         }
         Ok(())
     }
@@ -362,8 +418,8 @@ impl Bed {
     }
 }
 
-/// The host, on one of its netdevs, which says nothing of its own.
-fn host_end(netdev: &str) -> Ended<Box<dyn Endpoint>> {
+/// Takes one of the host's netdevs up, which is to say nothing of its own.
+fn set_up(netdev: &str) -> Ended {
     let _ = std::fs::write(
         format!("/proc/sys/net/ipv6/conf/{netdev}/disable_ipv6"),
         "1",
@@ -374,7 +430,7 @@ fn host_end(netdev: &str) -> Ended<Box<dyn Endpoint>> {
         let said = String::from_utf8_lossy(&done.stderr);
         return Err(Stop::Error(format!("{netdev}: {}", said.trim())));
     }
-    Ok(Box::new(Netdev::open(netdev)?))
+    Ok(())
 }
 
 /// Waits until something is so.

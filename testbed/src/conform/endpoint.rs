@@ -22,6 +22,11 @@ pub trait Endpoint: Send {
     /// The system's, or the device's.
     fn receive(&mut self) -> io::Result<Option<Vec<u8>>>;
 
+    /// Why nobody can be here at all.
+    fn absent(&self) -> Option<&str> {
+        None
+    }
+
     /// As [`Endpoint::offer`], waiting for room.
     ///
     /// # Errors
@@ -93,7 +98,7 @@ impl Endpoint for Netdev {
 
 /// A frame without its virtio-net header (virtio 1.3 §5.1.6), its checksum as the next piece of
 /// hardware would finish it.
-fn finished(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn finished(bytes: &[u8]) -> Vec<u8> {
     let (header, frame) = bytes.split_at(HEADER);
     let mut frame = frame.to_vec();
     let field = |at: usize| usize::from(u16::from_le_bytes([header[at], header[at + 1]]));
@@ -114,6 +119,23 @@ fn finished(bytes: &[u8]) -> Vec<u8> {
         frame[start + offset..][..2].copy_from_slice(&sum.to_be_bytes());
     }
     frame
+}
+
+/// The end of a channel that has none for frames; why.
+pub struct Nobody(pub String);
+
+impl Endpoint for Nobody {
+    fn offer(&mut self, _: &[u8]) -> io::Result<bool> {
+        Err(io::Error::other(self.0.clone()))
+    }
+
+    fn receive(&mut self) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    fn absent(&self) -> Option<&str> {
+        Some(&self.0)
+    }
 }
 
 /// A virtio driver at a vhost-user socket.

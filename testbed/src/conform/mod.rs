@@ -7,17 +7,21 @@
 //! | [`bed`] | the device under test, and what cases make on it |
 //! | [`world`] | three channels with somebody at every end |
 //! | [`endpoint`] | somebody who sends and receives frames: a netdev, or a virtio driver |
+//! | [`behind`] | the host, where its kernel carries out the rules |
 //! | [`inside`] | work done in another network namespace |
 //! | [`vectors`] | rules with frames, made by scapy (`vectors.py`) |
 //! | [`cases`] | the cases, a file for each group |
 //! | [`suite`] | all of it, on one device |
+//! | [`in_guest`] | all of it, inside a guest |
 //! | [`report`] | what came of it, as plain data |
 //! | [`render`] | reports as HTML, JUnit, Markdown; where two devices differ |
 
 pub mod bed;
+pub mod behind;
 pub mod case;
 pub mod cases;
 pub mod endpoint;
+pub mod in_guest;
 pub mod inside;
 pub mod render;
 pub mod report;

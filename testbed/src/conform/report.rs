@@ -25,7 +25,7 @@ pub struct DeviceReport {
     pub profile: String,
     /// Version of what runs it.
     pub version: String,
-    /// What sent and received frames: `netns` or `vhost-user`.
+    /// What sent and received frames: `netns`, `vhost-user`, or `nobody`.
     pub endpoints: String,
     /// In the order in which they were run.
     pub cases: Vec<CaseReport>,

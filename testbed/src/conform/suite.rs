@@ -103,6 +103,7 @@ pub fn run(
         endpoints: match bed.endpoints {
             Endpoints::Netns => "netns".into(),
             Endpoints::VhostUser => "vhost-user".into(),
+            Endpoints::Nobody => "nobody".into(),
         },
         cases: Vec::new(),
     };
@@ -154,6 +155,7 @@ fn run_case(bed: &mut Bed, case: &Case) -> CaseReport {
         if let Err(stop) = bed.clear() {
             eprintln!("conform: after {}: {stop:?}", case.name);
         }
+        bed.remove_rate_nodes();
     }
     CaseReport {
         name: case.name.to_string(),
@@ -215,9 +217,13 @@ fn meets(bed: &mut Bed, need: &Need) -> Ended {
             let why = caps.no_representors.clone();
             missing(format!("representors: {}", why.unwrap_or("none".into())))
         }
-        Need::Netns if bed.endpoints != Endpoints::Netns => {
-            missing("the channels of this run are virtio drivers, not netdevs".into())
-        }
+        Need::Netns => match bed.endpoints {
+            Endpoints::Netns => Ok(()),
+            Endpoints::VhostUser => {
+                missing("the channels of this run are virtio drivers, not netdevs".into())
+            }
+            Endpoints::Nobody => missing(bed.why_nobody()),
+        },
         Need::Wire => bed.open_wire(),
         _ => Ok(()),
     }

@@ -64,12 +64,14 @@ def untagged(match):
 
 
 def key(claim, match, hit, miss, source, variant="", inner=None):
-    """One frame that matches, one that does not, and the first again."""
+    """One frame that matches, one that does not, and the first again. The plain form of a key that
+    tells of a tag names the tag's type, as a filter of tc is for one only."""
     match = untagged(match)
     hit, miss = [frame if frame.haslayer(Raw) else frame / PAY for frame in (hit, miss)]
     out = hit if inner is None else inner
     name = claim + ("." + variant if variant else "")
-    vector("match." + name, ["match " + claim], f"`{match}` takes the frame that has it, and no other",
+    needs = ["match " + other for other in ("vlan_tpid", "cvlan_tpid") if other in match and other != claim]
+    vector("match." + name, ["match " + claim, *needs], f"`{match}` takes the frame that has it, and no other",
            source, [f"in_port {{a}} {match} action redirect {{b}}"],
            [("a", hit, {"b": [out]}), ("a", miss, {"rep_a": [miss]}), ("a", hit, {"b": [out]})], [2])
 
@@ -104,15 +106,19 @@ key("eth_type", "eth_type ipv6", eth() / v6() / udp(), plain, KEYS + "ETH_TYPE",
 tag = lambda vid, prio=0: Dot1Q(vlan=vid, prio=prio)
 ad = lambda vid, prio=0: Dot1AD(vlan=vid, prio=prio)
 behind = v4() / udp() / PAY
-key("vlan_id", "vlan_id 7", eth() / tag(7) / behind, eth() / tag(8) / behind, KEYS + "VLAN_ID")
+key("vlan_id", "vlan_tpid 802.1q vlan_id 7", eth() / tag(7) / behind, eth() / tag(8) / behind, KEYS + "VLAN_ID")
+key("vlan_id", "vlan_id 7", eth() / ad(7) / behind, eth() / tag(8) / behind, KEYS + "VLAN_ID", "any_tpid")
 key("vlan_id", "vlan_id none eth_type ipv4", plain, eth() / tag(7) / behind, "tc-flower(8): protocol without a tag", "none")
-key("vlan_prio", "vlan_id 7 vlan_prio 3", eth() / tag(7, 3) / behind, eth() / tag(7, 4) / behind,
+key("vlan_prio", "vlan_tpid 802.1q vlan_id 7 vlan_prio 3", eth() / tag(7, 3) / behind, eth() / tag(7, 4) / behind,
     KEYS + "VLAN_PRIO")
 key("vlan_tpid", "vlan_tpid 802.1ad vlan_id 7", eth() / ad(7) / behind, eth() / tag(7) / behind,
     "tc-flower(8): protocol 802.1ad")
-key("cvlan_id", "vlan_id 7 cvlan_id 8", eth() / ad(7) / tag(8) / behind, eth() / ad(7) / tag(9) / behind,
+key("cvlan_id", "vlan_tpid 802.1ad vlan_id 7 cvlan_tpid 802.1q cvlan_id 8", eth() / ad(7) / tag(8) / behind,
+    eth() / ad(7) / tag(9) / behind,
     KEYS + "CVLAN_ID")
-key("cvlan_prio", "vlan_id 7 cvlan_id 8 cvlan_prio 5", eth() / ad(7) / tag(8, 5) / behind,
+key("cvlan_id", "vlan_id 7 cvlan_id 8", eth() / ad(7) / tag(8) / behind, eth() / tag(7) / ad(9) / behind,
+    KEYS + "CVLAN_ID", "any_tpid")
+key("cvlan_prio", "vlan_tpid 802.1ad vlan_id 7 cvlan_tpid 802.1q cvlan_id 8 cvlan_prio 5", eth() / ad(7) / tag(8, 5) / behind,
     eth() / ad(7) / tag(8, 6) / behind, KEYS + "CVLAN_PRIO")
 key("cvlan_tpid", "vlan_tpid 802.1ad cvlan_tpid 802.1q", eth() / ad(7) / tag(8) / behind,
     eth() / ad(7) / ad(8) / behind, KEYS + "VLAN_ETH_TYPE")
@@ -276,12 +282,12 @@ action("vlan", "push", "a tag in front", "tc-vlan(8)", "action vlan push id 7 pr
        plain, {"b": [eth() / tag(7, 3) / behind]})
 action("vlan", "push_qinq", "a service tag in front of a tag", "tc-vlan(8)",
        "action vlan push id 9 protocol 802.1ad action redirect {b}", eth() / tag(7, 3) / behind,
-       {"b": [eth() / ad(9) / tag(7, 3) / behind]}, "vlan_id 7")
+       {"b": [eth() / ad(9) / tag(7, 3) / behind]}, "vlan_tpid 802.1q vlan_id 7")
 action("vlan", "pop", "the tag off", "tc-vlan(8)", "action vlan pop action redirect {b}", eth() / tag(7) / behind,
-       {"b": [plain]}, "vlan_id 7")
+       {"b": [plain]}, "vlan_tpid 802.1q vlan_id 7")
 action("vlan", "modify", "another id, the same priority", "tc-vlan(8)",
        "action vlan modify id 9 priority 3 action redirect {b}", eth() / tag(7, 3) / behind,
-       {"b": [eth() / tag(9, 3) / behind]}, "vlan_id 7 vlan_prio 3")
+       {"b": [eth() / tag(9, 3) / behind]}, "vlan_tpid 802.1q vlan_id 7 vlan_prio 3")
 
 action("mpls", "push", "a label in front of the network header", "tc-mpls(8)",
        "action mpls push label 99 tc 2 ttl 33 action redirect {b}", plain,

@@ -115,6 +115,9 @@ impl World {
     /// # Errors
     /// Something else came.
     pub fn expect(&mut self, expected: &[Expected]) -> Ended {
+        for (place, _) in expected {
+            self.end(*place)?;
+        }
         let mut missing: Vec<&Expected> = expected.iter().collect();
         let until = Instant::now() + ARRIVAL;
         loop {
@@ -196,7 +199,7 @@ impl World {
     /// Whoever is at a place.
     ///
     /// # Errors
-    /// Nobody is.
+    /// Nobody is; where the device has no such end at all, it is not supported.
     pub fn end(&mut self, place: Place) -> Ended<&mut dyn Endpoint> {
         let end = match place {
             Place::Own(n) => self.ports.get_mut(n).map(|port| &mut port.own),
@@ -204,7 +207,10 @@ impl World {
             Place::Wire => self.wire.as_mut(),
         };
         match end {
-            Some(end) => Ok(&mut **end),
+            Some(end) => match end.absent() {
+                Some(why) => Err(Stop::NotSupported(why.to_owned())),
+                None => Ok(&mut **end),
+            },
             None => Err(Stop::Error(format!("nobody is at {place:?}"))),
         }
     }

@@ -6,7 +6,7 @@ use crate::guest::{BOOT, Guest};
 use crate::process::{Process, program};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A kernel with ports `p0`, `p1`, … whose rules are on shared block 1.
 pub struct Kernel {
@@ -33,7 +33,7 @@ impl Kernel {
         );
         let mut guest = Guest {
             port: Some(&socket),
-            programs: &[program("chanio-tc-agent"), PathBuf::from("/usr/sbin/nft")],
+            programs: &[program("chanio-tc-agent")],
             cpus: 1,
             ..Guest::new(dir, &script)
         }

@@ -133,6 +133,9 @@ impl Nic for Pci {
             Feature::Netns if netdevsim => {
                 "netdevsim's virtual functions have no netdevs; use --attach none"
             }
+            Feature::Flows if netdevsim => {
+                "its driver offloads no flower filters (drivers/net/netdevsim/bpf.c)"
+            }
             Feature::Queues if netdevsim => "netdevsim's virtual functions have no netdevs",
             Feature::PortVlan if sf => {
                 "a subfunction has no port VLAN: in switchdev mode flow rules push and pop tags"
@@ -295,6 +298,8 @@ impl Nic for Pci {
             (Feature::Spoofchk, change.spoofchk == Some(true)),
             (Feature::Distrust, change.trust == Some(false)),
             (Feature::LinkState, change.link_up == Some(false)),
+            (Feature::Block, change.block.is_some_and(|block| block != 0)),
+            (Feature::Receive, change.receive != Default::default()),
         ];
         for (feature, needed) in needs {
             if needed && self.why_not(feature).is_some() {
@@ -337,6 +342,9 @@ impl Nic for Pci {
     }
 
     fn add_flows(&mut self, rules: Vec<String>, replace: bool) -> Result<Vec<u64>, DeviceError> {
+        if self.why_not(Feature::Flows).is_some() {
+            return Err(refuse(self, Feature::Flows));
+        }
         self.with_rules("a flow rule", |all| all.add(&rules, replace))
     }
 

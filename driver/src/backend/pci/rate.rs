@@ -1,5 +1,6 @@
 //! devlink-rate: leaves are the ports of channels, nodes are named (devlink-rate(8)).
 
+use super::super::undo::Undo;
 use super::super::wanted::no_channel;
 use super::Pci;
 use super::state::State;
@@ -120,6 +121,49 @@ impl Pci {
         let done = self.devlink.ask(&asked);
         done.map_err(|e| e.at(&format!("setting the rate of `{name}`")))?;
         self.read_rate(name)
+    }
+
+    /// Takes off what was set for a function's port, which stays when its channel goes and would
+    /// have it for the next one (switchdev mode).
+    pub(super) fn clear_leaf(
+        &mut self,
+        port: u32,
+        undo: &mut Undo<Self>,
+    ) -> Result<(), DeviceError> {
+        let told = self.devlink.rates().map_err(|e| e.at("listing rates"))?;
+        let here = told.into_iter().find(|(of, _)| *of == Some(port));
+        let Some((_, old)) = here else {
+            return Ok(());
+        };
+        let set = |rate: Option<u64>| rate.filter(|rate| *rate != 0);
+        let parent = old.parent.filter(|parent| !parent.is_empty());
+        let old = devlink::Rate {
+            tx_share: set(old.tx_share),
+            tx_max: set(old.tx_max),
+            parent,
+            ..devlink::Rate::default()
+        };
+        if old == devlink::Rate::default() {
+            return Ok(());
+        }
+        let new = devlink::Rate {
+            tx_share: old.tx_share.map(|_| 0),
+            tx_max: old.tx_max.map(|_| 0),
+            parent: old.parent.as_ref().map(|_| String::new()),
+            ..devlink::Rate::default()
+        };
+        let put = move |pci: &mut Self, rate: devlink::Rate| {
+            let mut asked = pci.devlink.about(command::RATE_SET);
+            asked.port.index = Some(port);
+            asked.rate = rate;
+            let done = pci.devlink.ask(&asked).map(drop);
+            done.map_err(|e| e.at("setting the rate of a function that is given back"))
+        };
+        put(self, new)?;
+        undo.push("setting the rate again", move |pci: &mut Self| {
+            put(pci, old)
+        });
+        Ok(())
     }
 
     pub(super) fn remove_node(&mut self, name: &str) -> Result<(), DeviceError> {

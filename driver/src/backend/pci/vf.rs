@@ -203,9 +203,10 @@ impl Pci {
     ) -> Result<(), DeviceError> {
         let nameless = self.device.bus == Bus::Netdevsim && state.mode == EswitchMode::Legacy;
         if nameless {
-            return Err(DeviceError::Refused {
-                reason: "a channel of netdevsim needs eswitch mode switchdev, the mode is legacy: \
-                         without netdevs only a representor can have its name"
+            return Err(DeviceError::Unsupported {
+                what: "a channel in eswitch mode legacy".into(),
+                why: "netdevsim's virtual functions have no netdevs, and only a representor can \
+                      then have the channel's name"
                     .into(),
             });
         }
@@ -260,8 +261,10 @@ impl Pci {
         let old = Settings::of(state.uplink.as_ref(), number);
         let old = old.ok_or_else(|| DeviceError::Refused {
             reason: format!(
-                "the netdev of {} does not tell of virtual function {number}",
-                self.device.address()
+                "the netdev of {} does not tell of virtual function {number}: of {} at once what it \
+                 tells may not fit an attribute of netlink (IFLA_VFINFO_LIST, 65535 bytes)",
+                self.device.address(),
+                state.vfs
             ),
         })?;
         let legacy = state.mode == EswitchMode::Legacy;
@@ -469,12 +472,18 @@ impl Pci {
                         .set(nameless)
                         .map_err(|e| e.at("clearing the representor"))?;
                 }
+                // Where ports have rates, the functions' are theirs, and not to be set here.
+                let leaf = channel.index;
+                if let Some(port) = leaf {
+                    pci.clear_leaf(port, undo)?;
+                }
                 if let Some(old) = Settings::of(state.uplink.as_ref(), channel.number) {
+                    let rate = |old| if leaf.is_some() { old } else { 0 };
                     let new = Settings {
                         vlan: None,
                         link_up: true,
-                        min_rate: 0,
-                        max_rate: 0,
+                        min_rate: rate(old.min_rate),
+                        max_rate: rate(old.max_rate),
                         ..old
                     };
                     pci.set_vf(state, channel.number, old, new, undo)?;
@@ -525,16 +534,17 @@ impl Pci {
         if mac.is_none() && mtu.is_none() {
             return Ok(());
         }
-        let inside = channel
-            .inside
-            .as_ref()
-            .ok_or_else(|| DeviceError::Refused {
+        // netdevsim's functions have no netdevs; the address is set already.
+        if self.device.bus == Bus::Pci {
+            let inside = channel.inside.as_ref();
+            let inside = inside.ok_or_else(|| DeviceError::Refused {
                 reason: format!(
                     "the namespace of channel `{}` has no name in /run/netns",
                     channel.port.name
                 ),
             })?;
-        container::change(&*self.transport, inside, mac, mtu, undo)?;
+            container::change(&*self.transport, inside, mac, mtu, undo)?;
+        }
         if let (Some(mtu), Some(_)) = (mtu, channel.index) {
             let representor = &channel.port.link;
             let set = |mtu: u32| {

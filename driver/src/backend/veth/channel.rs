@@ -12,7 +12,7 @@ use super::{MAX_PORTS, Veth};
 use crate::feature::refuse;
 use crate::nic::{Channel, ChannelChange};
 use crate::transport::Netns;
-use crate::{DeviceError, Feature};
+use crate::{DeviceError, Feature, Nic};
 use chanio_model::VportId;
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkMessage,
@@ -138,6 +138,9 @@ impl Veth {
         let silent = LinkAttribute::AfSpecUnspec(vec![silent]);
         let change = change.append_extra_attribute(silent).build();
         self.route.set(change).map_err(|e| e.at(&step))?;
+        if wanted.block != 0 {
+            self.set_block(wanted.name.as_str(), index, 0, wanted.block)?;
+        }
         if state.mode() == Mode::Legacy {
             if state.filters_vlans() {
                 self.set_port_vlan(index, PortVlan::default(), PortVlan::of(wanted.vlan))?;
@@ -159,6 +162,12 @@ impl Veth {
             (Feature::Rss, change.rss.is_some()),
             (Feature::Lro, change.lro == Some(true)),
             (Feature::Distrust, change.trust == Some(false)),
+            (
+                Feature::Block,
+                change.block.is_some_and(|block| block != 0)
+                    && self.why_not(Feature::Block).is_some(),
+            ),
+            (Feature::Receive, change.receive != Default::default()),
         ];
         for (feature, needed) in needs {
             if needed {
@@ -190,6 +199,17 @@ impl Veth {
                     link(index).mtu(mtu.into()).build(),
                     link(index).mtu(port.link.mtu).build(),
                 )?;
+            }
+            if let Some(to) = change.block {
+                let from = old.block.and_then(|block| u16::try_from(block).ok());
+                let from = from.unwrap_or(0);
+                if from != to {
+                    veth.set_block(&old.name, index, from, to)?;
+                    let name = old.name.clone();
+                    undo.push("putting it back into its block", move |veth: &mut Self| {
+                        veth.set_block(&name, index, to, from)
+                    });
+                }
             }
             if let Some(up) = change.link_up {
                 let way = |up| match up {
@@ -295,6 +315,7 @@ impl Veth {
         let picked = state.pick(names)?;
         let homes = self.netns_names()?;
         let vlans = self.port_vlans(&state)?;
+        let blocks = self.blocks()?;
         let mut channels = Vec::with_capacity(picked.len());
         for port in picked {
             let link = &port.link;
@@ -336,7 +357,7 @@ impl Veth {
                 fault: None,
                 features: "0x0".into(),
                 rss: None,
-                block: None,
+                block: blocks.get(&link.index).map(|block| u32::from(*block)),
                 more_macs: Vec::new(),
                 promisc: true,
                 allmulti: false,

@@ -7,6 +7,7 @@
 //! bridge that somebody else has made is taken as it is, in legacy mode. The bridge's port that is
 //! no channel's is the uplink.
 
+mod block;
 mod bridge;
 mod channel;
 mod rate;
@@ -15,6 +16,7 @@ mod state;
 use super::flower::{NO_FLOWER, Place, Rules, is_missing_classifier};
 use super::ports::Ports;
 use super::route::Route;
+use super::software;
 use super::undo::all_or_nothing;
 use super::wanted::{self, invalid, no_channel};
 use crate::feature::{cannot, refuse};
@@ -22,7 +24,6 @@ use crate::nic::*;
 use crate::transport::{Netns, Transport};
 use crate::{DeviceError, Feature, Nic};
 use chanio_emu::port::IfName;
-use chanio_model::flow::text;
 use chanio_model::rate::RateChange;
 use chanio_netlink::message::{NLM_F_CREATE, NLM_F_EXCL};
 use chanio_netlink::tc::action::{Action, Control, Gact};
@@ -194,14 +195,11 @@ impl Nic for Veth {
             Feature::Receive => {
                 "who owns the netdev chooses that: ip link, ip maddress, bridge fdb"
             }
-            Feature::Block => {
-                "the representor is a netdev: tc qdisc add dev … ingress_block N clsact"
-            }
             Feature::TunnelPorts => "a tunnel's netdev has its port: ip link add … dstport",
             Feature::Connections => "they are the kernel's: conntrack -L shows them",
             Feature::Trace => "the kernel does not tell what it would do with a packet",
             Feature::Capture => "the representor is a netdev: tcpdump shows its frames",
-            Feature::Flows => {
+            Feature::Flows | Feature::Block => {
                 let probe = || why_no_flower(&*self.transport);
                 return self.no_flower.get_or_init(probe).clone();
             }
@@ -212,10 +210,12 @@ impl Nic for Veth {
 
     fn info(&mut self) -> Result<NicInfo, DeviceError> {
         let state = self.state()?;
-        let flows = self.why_not(Feature::Flows).is_none();
-        let list = |all: &'static str| match flows {
-            true => all.split(", ").collect(),
-            false => Vec::new(),
+        let (keys, actions) = match self.why_not(Feature::Flows) {
+            None => {
+                let ports = self.ports()?;
+                (software::keys(&ports), software::actions(&ports))
+            }
+            Some(_) => Default::default(),
         };
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Ok(NicInfo {
@@ -233,11 +233,8 @@ impl Nic for Veth {
                 modes: vec!["legacy", "switchdev"],
                 representors: true,
                 no_representors: None,
-                match_keys: list(text::KEYS),
-                actions: list(text::ACTIONS)
-                    .into_iter()
-                    .filter(|a| *a != "trap")
-                    .collect(),
+                match_keys: keys,
+                actions,
                 cannot: cannot(self),
             },
         })

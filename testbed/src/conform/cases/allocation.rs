@@ -191,7 +191,7 @@ fn pool(bed: &mut Bed) -> Ended {
         // Only counted: nobody has to be there.
         ..wish(&format!("pool{n}"))
     };
-    let specs = (0..count).map(|n| bed.attached(spec(n))).collect();
+    let specs = (0..count).map(|n| bed.crowded(n, spec(n))).collect();
     let why = refused(
         &format!("{count} channels of {each} queues"),
         bed.nic.add_channels(specs),
@@ -212,9 +212,9 @@ fn limit(bed: &mut Bed) -> Ended {
     }
     // Nobody has to be there: where there is a socket, that costs least.
     let socket = info.capabilities.attach.contains(&"vhost-user");
-    let mut spec = |n: u32| match socket {
-        true => wish(&format!("limit{n}")),
-        false => bed.attached(wish(&format!("limit{n}"))),
+    let mut spec = |n: u32| match (socket, wish(&format!("limit{n}"))) {
+        (true, spec) => spec,
+        (false, spec) => bed.crowded(n, spec),
     };
     let (all, more) = ((0..most).map(&mut spec).collect(), spec(most));
     bed.nic.add_channels(all)?;

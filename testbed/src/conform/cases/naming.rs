@@ -92,6 +92,15 @@ fn representor_goes(bed: &mut Bed) -> Ended {
     })?;
     let index = sysfs(&netdev, "ifindex");
     bed.del("a")?;
+    if sysfs(&netdev, "ifalias").is_some_and(|alias| alias.is_empty()) {
+        let listed = bed.nic.representors()?;
+        let stays = listed.iter().find(|r| r.name == netdev);
+        if stays.is_some_and(|r| r.channel.is_none()) {
+            return Err(Stop::NotSupported(
+                "a function outlives its channel: its representor stays, without a name".into(),
+            ));
+        }
+    }
     same(
         "the netdev after the deletion",
         sysfs(&netdev, "ifindex"),

@@ -1,6 +1,6 @@
 //! Order, marks, ageing, limits and refusals of rules.
 
-use super::{A, B, C, REP_A, done, frame};
+use super::{A, B, C, REP_A, REP_B, done, frame};
 use crate::conform::bed::{Bed, within};
 use crate::conform::case::{
     Case, Ended,
@@ -8,13 +8,17 @@ use crate::conform::case::{
     Setup::World,
     Stop, case, ensure, refused, same,
 };
+use crate::conform::world::Place;
 use chanio::DeviceError;
-use std::time::Duration;
+use chanio::nic::ChannelChange;
+use std::time::{Duration, Instant};
 
 const TC: &str = "tc(8): filters, prio; tc-flower(8)";
 
 /// Most rules that a case adds to find the end.
 const MANY: usize = 70_000;
+/// How long it adds rules.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Rules in a request.
 const BATCH: usize = 2_000;
 
@@ -67,6 +71,14 @@ pub fn cases() -> Vec<Case> {
             World,
             &[Switchdev],
             all_or_none,
+        ),
+        case(
+            "tables.block",
+            "a rule for a block takes what its channels send, as long as they are in it",
+            "tc(8): shared filter blocks; tc-flower(8): block",
+            World,
+            &[Switchdev, Representors],
+            block,
         ),
         case(
             "tables.refusals",
@@ -186,6 +198,40 @@ fn all_or_none(bed: &mut Bed) -> Ended {
     same("rules listed", bed.nic.flows()?.len(), 1)
 }
 
+fn block(bed: &mut Bed) -> Ended {
+    const BLOCK: u16 = 7;
+    let put = |bed: &mut Bed, name: &str, block: u16| -> Ended {
+        let change = ChannelChange {
+            block: Some(block),
+            ..ChannelChange::default()
+        };
+        let now = bed.nic.set_channel(name, change)?;
+        let told = (block != 0).then_some(block.into());
+        same(&format!("the block of {name}"), now.block, told)
+    };
+    let sent = sent(bed);
+    let rep_c = Place::Host(2);
+    put(bed, "a", BLOCK)?;
+    put(bed, "c", BLOCK)?;
+    let ids = bed.rules(&["block 7 action redirect {b}"])?;
+    bed.world.exchange(A, &sent, &[(B, sent.clone())])?;
+    bed.world.exchange(C, &sent, &[(B, sent.clone())])?;
+    bed.world.exchange(B, &sent, &[(REP_B, sent.clone())])?;
+    same("packets of the rule", bed.counted(&ids)?, vec![2])?;
+    put(bed, "c", 0)?;
+    bed.world.exchange(C, &sent, &[(rep_c, sent.clone())])?;
+    bed.world.exchange(A, &sent, &[(B, sent.clone())])?;
+    same("packets of the rule", bed.counted(&ids)?, vec![3])?;
+    // Who joins finds the rule there.
+    put(bed, "c", BLOCK)?;
+    bed.world.exchange(C, &sent, &[(B, sent.clone())])?;
+    bed.world.quiet()?;
+    bed.nic.del_flows(&ids)?;
+    bed.world.exchange(A, &sent, &[(REP_A, sent.clone())])?;
+    put(bed, "c", 0)?;
+    put(bed, "a", 0)
+}
+
 fn refusals(bed: &mut Bed) -> Ended {
     for (rule, names) in [
         ("in_port {a} colour red action drop", "colour"),
@@ -222,7 +268,14 @@ fn full(bed: &mut Bed) -> Ended {
     let sent = sent(bed);
     bed.rules(&["prio 1 in_port {a} action redirect {b}"])?;
     let (mut added, mut ids, mut size) = (0, Vec::new(), BATCH);
+    let until = Instant::now() + PATIENCE;
     let why = loop {
+        if Instant::now() > until {
+            return Err(Stop::NotSupported(format!(
+                "takes rules for more than {} s: the end of its table was not reached",
+                PATIENCE.as_secs()
+            )));
+        }
         if added >= MANY {
             return Err(Stop::NotSupported(format!(
                 "takes more than {MANY} rules: the end of its table was not reached"
