@@ -74,6 +74,8 @@ enum ConformError {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    // A case makes a thousand channels, and whoever is at an end has a file or two.
+    chanio_emu::port::nofile_limit(16_384);
     match run(&args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -150,28 +150,73 @@ impl Veth {
             return Ok(());
         };
         let (filters, bridge) = (state.filters_vlans(), bridge.index);
+        let told = self.tell_channels(&[])?;
         for channel in &state.channels {
             let (index, was) = (channel.link.index, channel.link.master);
+            let own = told.iter().find(|told| told.name == channel.name);
+            // One that is in no namespace any more has none.
+            let own = own.and_then(|told| check_mac(&told.mac).ok());
             undo.push("moving a representor back", move |veth: &mut Self| {
-                veth.enslave(index, was, filters)
+                veth.enslave(index, was, filters, own)
             });
             let to = (mode == Mode::Legacy).then_some(bridge);
-            self.enslave(index, to, filters)?;
+            self.enslave(index, to, filters, own)?;
         }
         let mark = Mark { mode, ..state.mark };
         self.mark(state, mark, undo)
     }
 
-    /// Makes a netdev a port of the bridge, or of none.
-    fn enslave(&mut self, index: u32, to: Option<u32>, filters: bool) -> Result<(), DeviceError> {
+    /// Makes a netdev a port of the bridge, where the channel's own address is known to be, or of
+    /// none, which forgets it.
+    fn enslave(
+        &mut self,
+        index: u32,
+        to: Option<u32>,
+        filters: bool,
+        own: Option<Mac>,
+    ) -> Result<(), DeviceError> {
         let change = LinkUnspec::new_with_index(index)
             .controller(to.unwrap_or(0))
             .build();
         self.route
             .set(change)
             .map_err(|e| e.at("moving a representor"))?;
-        match to {
-            Some(_) if filters => self.set_port_vlan(index, PortVlan::New, PortVlan::All),
+        if to.is_none() {
+            return Ok(());
+        }
+        if filters {
+            self.set_port_vlan(index, PortVlan::New, PortVlan::All)?;
+        }
+        match own {
+            Some(mac) => self.add_own(index, mac, filters.then_some(OWN_VLAN)),
+            None => Ok(()),
+        }
+    }
+
+    /// A NIC knows where its channels' addresses are; a bridge is told, so that it does not flood
+    /// what is sent to a channel that has not sent yet.
+    pub(super) fn add_own(
+        &mut self,
+        index: u32,
+        mac: Mac,
+        vlan: Option<u16>,
+    ) -> Result<(), DeviceError> {
+        let put = self.put_fdb(index, mac, vlan);
+        put.map_err(|e| e.at("adding the channel's address to the bridge's table"))
+    }
+
+    /// It is no longer the channel's; one that is not there is no error.
+    pub(super) fn remove_own(
+        &mut self,
+        index: u32,
+        mac: Mac,
+        vlan: Option<u16>,
+    ) -> Result<(), DeviceError> {
+        let entry = RouteNetlinkMessage::DelNeighbour(entry(index, mac, vlan));
+        match self.route.request(&entry, 0) {
+            Err(error) if !error.is(libc::ENOENT) => {
+                Err(error.at("removing the channel's address from the bridge's table"))
+            }
             _ => Ok(()),
         }
     }
@@ -328,11 +373,7 @@ impl Veth {
             .append_info_data(InfoBridgePort::Locked(false))
             .build();
         self.route.reconfigure(port).map_err(|e| e.at(step))?;
-        let entry = RouteNetlinkMessage::DelNeighbour(entry(index, mac, vlan));
-        match self.route.request(&entry, 0) {
-            Err(error) if !error.is(libc::ENOENT) => Err(error.at(step)),
-            _ => Ok(()),
-        }
+        self.remove_own(index, mac, vlan)
     }
 
     fn put_fdb(

@@ -145,8 +145,10 @@ impl Veth {
             if state.filters_vlans() {
                 self.set_port_vlan(index, PortVlan::default(), PortVlan::of(wanted.vlan))?;
             }
-            if wanted.spoofchk {
-                self.lock(index, wanted.mac, veth_vlan(state, wanted.vlan))?;
+            let inner = veth_vlan(state, wanted.vlan);
+            match wanted.spoofchk {
+                true => self.lock(index, wanted.mac, inner)?,
+                false => self.add_own(index, wanted.mac, inner)?,
             }
         }
         container::bring_up(&*self.transport, place)
@@ -233,6 +235,15 @@ impl Veth {
                 undo.push("spoofchk", move |veth: &mut Self| veth.lock(index, was, at));
                 veth.unlock(index, was, at)?;
             }
+            let own = check_mac(&old.mac).ok();
+            let legacy = state.mode() == Mode::Legacy;
+            if let (Some(own), true, true, None) = (own, legacy, moved, was) {
+                let at = inner(old_vlan);
+                undo.push("adding the address again", move |veth: &mut Self| {
+                    veth.add_own(index, own, at)
+                });
+                veth.remove_own(index, own, at)?;
+            }
             if vlan != old_vlan {
                 let (from, to) = (PortVlan::of(old_vlan), PortVlan::of(vlan));
                 undo.push("setting the port VLAN", move |veth: &mut Self| {
@@ -242,10 +253,24 @@ impl Veth {
             }
             if lock && (moved || !old.spoofchk) {
                 let (mac, at) = (to?, inner(vlan));
+                // What was there before, without a lock.
+                let kept = legacy && !old.spoofchk && !moved;
                 undo.push("spoofchk", move |veth: &mut Self| {
-                    veth.unlock(index, mac, at)
+                    veth.unlock(index, mac, at)?;
+                    match kept {
+                        true => veth.add_own(index, mac, at),
+                        false => Ok(()),
+                    }
                 });
                 veth.lock(index, mac, at)?;
+            }
+            let unlocked = old.spoofchk && !lock;
+            if let (Some(mac), true, false, true) = (mac.or(own), legacy, lock, moved || unlocked) {
+                let at = inner(vlan);
+                undo.push("removing the address", move |veth: &mut Self| {
+                    veth.remove_own(index, mac, at)
+                });
+                veth.add_own(index, mac, at)?;
             }
             let mut now = veth.tell_channels(&[name.to_owned()])?;
             now.pop().ok_or_else(|| no_channel(name))
