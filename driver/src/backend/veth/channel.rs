@@ -28,13 +28,13 @@ impl Veth {
         all_or_nothing(self, |veth, undo| {
             let state = veth.ensure_bridge(undo)?;
             check_names(&wanted, state.channels.iter().map(|c| &*c.name))?;
-            let room =
-                (MAX_PORTS as usize).saturating_sub(state.channels.len() + state.uplinks.len());
+            let most = (MAX_PORTS as usize).saturating_sub(state.uplinks.len());
+            let room = most.saturating_sub(state.channels.len());
             if wanted.len() > room {
                 return Err(invalid(
                     "channels",
                     wanted.len(),
-                    format!("{room} at most: a bridge has {MAX_PORTS} ports"),
+                    format!("{room} at most, for {most} in all: a bridge has {MAX_PORTS} ports"),
                 ));
             }
             for channel in &wanted {
