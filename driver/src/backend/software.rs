@@ -57,11 +57,11 @@ pub(super) fn check(spec: &RuleSpec, ports: &Ports) -> Result<(), DeviceError> {
                 });
             }
             Action::TunnelSet(set) if ports.tunnel_device(set.kind).is_none() => {
-                let kind = set.kind.name();
                 return Err(DeviceError::Refused {
                     reason: format!(
-                        "tunnel_key set: this machine has no netdev for tunnels of kind {kind}: ip \
-                         link add … type {kind} external"
+                        "tunnel_key set: this machine has no netdev for tunnels of kind {} (ip link \
+                         add … external)",
+                        set.kind.name()
                     ),
                 });
             }
