@@ -8,6 +8,7 @@ use chanio_model::flow::Action;
 use chanio_model::rate::{RateChange, RateName};
 use chanio_model::{DropReason, Mac, VportId};
 use common::*;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 const MBIT: u64 = 125_000;
@@ -69,9 +70,11 @@ fn keep_sending(senders: &mut [Sender], time: Duration) {
 
 /// What each sends in so many seconds while all do, bytes per second by the NIC's counters.
 fn measure(bed: &Bed, senders: &mut [Sender], time: Duration) -> Vec<f64> {
+    // All at once: the rings would run dry meanwhile, and each would be looked at at another time.
     let sent = |senders: &[Sender]| -> Vec<u64> {
-        let bytes = |sender: &Sender| bed.stats(sender.vport).tx.bytes;
-        senders.iter().map(bytes).collect()
+        let bytes = bed.nic.stats().into_iter();
+        let bytes: HashMap<_, _> = bytes.map(|s| (s.vport, s.tx.bytes)).collect();
+        senders.iter().map(|sender| bytes[&sender.vport]).collect()
     };
     keep_sending(senders, BEGINNING);
     let before = sent(senders);

@@ -21,6 +21,8 @@ enum Op {
     /// The driver shows what it has added.
     Show,
     Pop(usize),
+    /// Pop chains with so many bytes, and the one that has the last of them.
+    PopBytes(u64),
     /// Pop and give back.
     Rewind(usize),
     /// Complete one of what was popped: the oldest, or any where that is allowed.
@@ -44,6 +46,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (1u32..60).prop_map(|len| Op::Add(vec![len], vec![], false)),
         4 => Just(Op::Show),
         3 => (0usize..40).prop_map(Op::Pop),
+        2 => (0u64..400).prop_map(Op::PopBytes),
         1 => (0usize..40).prop_map(Op::Rewind),
         6 => any::<prop::sample::Index>().prop_map(Op::Complete),
         2 => (0usize..40).prop_map(Op::Read),
@@ -194,6 +197,25 @@ impl Sides {
     fn pop(&mut self, max: usize) -> Result<(), TestCaseError> {
         let n = self.device.pop_burst(&mut self.burst, max).unwrap();
         prop_assert_eq!(n, self.shown.len().min(max).min(BURST));
+        self.check_popped(n)
+    }
+
+    fn pop_bytes(&mut self, bytes: u64) -> Result<(), TestCaseError> {
+        let n = self.device.pop_bytes(&mut self.burst, bytes).unwrap();
+        let before = self.shown.iter().scan(0, |sum, name| {
+            let before = *sum;
+            *sum += u64::from(self.in_flight[name].readable);
+            Some(before)
+        });
+        // The first goes always, the others as long as there is something left for them.
+        let wanted = before
+            .enumerate()
+            .take_while(|(n, sum)| *n == 0 || *sum < bytes);
+        prop_assert_eq!(n, wanted.count().min(BURST));
+        self.check_popped(n)
+    }
+
+    fn check_popped(&self, n: usize) -> Result<(), TestCaseError> {
         prop_assert_eq!(n, self.burst.len());
         for (chain, name) in self.burst.iter().zip(&self.shown) {
             prop_assert_eq!(chain.token().id, *name);
@@ -260,6 +282,10 @@ impl Sides {
             Op::Show => return self.show(),
             Op::Pop(max) => {
                 self.pop(*max)?;
+                self.fill();
+            }
+            Op::PopBytes(bytes) => {
+                self.pop_bytes(*bytes)?;
                 self.fill();
             }
             Op::Rewind(max) => {

@@ -6,6 +6,7 @@ use chanio_model::rate::{Claim, Leaf, RateName, Rates, Scheduler, divide};
 use proptest::prelude::*;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
 const SECOND: Nanos = 1_000_000_000;
 const MBIT: u64 = 125_000;
@@ -22,8 +23,6 @@ struct Channel {
     /// Bytes of a packet, at least and at most.
     sizes: (u64, u64),
     sent: u64,
-    /// Of the last burst.
-    mean: u64,
 }
 
 impl Channel {
@@ -33,7 +32,6 @@ impl Channel {
             offers,
             sizes,
             sent: 0,
-            mean: 1,
         }
     }
 
@@ -43,9 +41,8 @@ impl Channel {
             Ok(room) => room,
             Err(until) => return until,
         };
-        let at_most = room.div_ceil(self.mean).clamp(1, 32);
         let (mut burst, mut packets) = (0, 0);
-        while packets < at_most {
+        while packets < 32 && burst < room {
             let offered = self.offers.map(|rate| rate * now as f64 / 1e9);
             if offered.is_some_and(|offered| (self.sent + burst) as f64 > offered) {
                 break;
@@ -56,7 +53,6 @@ impl Channel {
         if packets == 0 {
             return now + 200_000;
         }
-        self.mean = burst / packets;
         self.leaf.charge(burst);
         self.sent += burst;
         now + 1_000
@@ -81,12 +77,23 @@ impl Random {
 
 /// Lets them send for so long, each looked at up to a millisecond late.
 fn run(scheduler: &Scheduler, channels: &mut [Channel], seconds: u64, seed: u64) {
+    run_from(scheduler, channels, 0..seconds * SECOND, 1, seed);
+}
+
+/// They begin one after the other, so far apart.
+fn run_from(
+    scheduler: &Scheduler,
+    channels: &mut [Channel],
+    time: Range<Nanos>,
+    apart: Nanos,
+    seed: u64,
+) {
     let mut random = Random(seed | 1);
     let mut due: BinaryHeap<_> = (0..channels.len())
-        .map(|i| Reverse((i as Nanos, i)))
+        .map(|i| Reverse((time.start + i as Nanos * apart, i)))
         .collect();
     while let Some(Reverse((now, i))) = due.pop() {
-        if now >= seconds * SECOND {
+        if now >= time.end {
             continue;
         }
         scheduler.tick(now);
@@ -195,6 +202,39 @@ fn weights_share_a_nodes_ceiling() {
     for (count, max) in [(2, 100 * MBIT), (100, 1_000 * MBIT), (1_000, 1_000 * MBIT)] {
         let wishes: Vec<_> = (0..count).map(|i| (weighed(1 + i % 4), None)).collect();
         compete(max, &wishes, FRAMES, 3);
+    }
+}
+
+/// Whoever looks for ten seconds, from soon after the last one has begun: nobody is still paying
+/// for what it began with, nor has anything left of it.
+#[test]
+fn the_beginning_is_soon_forgotten() {
+    const BEGINNING: Nanos = SECOND / 5;
+    let scheduler = Scheduler::default();
+    let node = Rates {
+        tx_max: 1_000 * MBIT,
+        ..Rates::default()
+    };
+    scheduler.set(&name("node"), &node, 0);
+    let weight = |i: usize| 1 + i as u32 % 4;
+    let mut channels: Vec<_> = (0..1_000)
+        .map(|i| {
+            let rates = Rates {
+                parent: Some(name("node")),
+                ..weighed(weight(i))
+            };
+            let leaf = scheduler.set(&name(&format!("c{i}")), &rates, 0);
+            // 50 to 200 packets a second.
+            Channel::new(leaf, None, (1_000, 1_000))
+        })
+        .collect();
+    run_from(&scheduler, &mut channels, 0..BEGINNING, 50_000, 1);
+    let before: Vec<_> = channels.iter().map(|channel| channel.sent).collect();
+    let time = BEGINNING..BEGINNING + 10 * SECOND;
+    run_from(&scheduler, &mut channels, time, 1_000, 2);
+    for (i, (channel, before)) in channels.iter().zip(before).enumerate() {
+        let wanted = f64::from(weight(i)) * 0.4 * MBIT as f64;
+        close(&format!("c{i}"), channel.sent - before, wanted, 10);
     }
 }
 

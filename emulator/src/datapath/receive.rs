@@ -154,7 +154,7 @@ impl Receiver {
             Ok(quota) => quota,
             Err(until) => return Progress::Parked(until),
         };
-        let popped = queue.ring.pop_burst(&mut self.burst, quota.packets);
+        let popped = queue.ring.pop_bytes(&mut self.burst, quota.bytes);
         let worked = !self.burst.is_empty();
         if worked {
             queue.worked(context.now);

@@ -12,15 +12,17 @@ pub struct Limiter {
     /// Lets ports without a limit do without the lock.
     any: AtomicBool,
     leaf: RwLock<Option<Leaf>>,
-    /// Bytes of a packet, of the last burst.
-    mean: AtomicU32,
+    /// Bytes of the longest packet of late.
+    longest: AtomicU32,
 }
 
 /// Leave to take packets.
 #[derive(Debug)]
 pub struct Quota {
     leaf: Option<Leaf>,
-    /// As many of them, 1 to [`BURST`].
+    /// As many bytes, and what the last packet has more than that.
+    pub bytes: u64,
+    /// As many packets, 1 to [`BURST`], for who learns how long they are only by taking them.
     pub packets: usize,
 }
 
@@ -32,32 +34,35 @@ impl Limiter {
         self.any.store(any, Ordering::Relaxed);
     }
 
-    /// How many packets may be taken from one of its queues now.
+    /// How much may be taken from one of its queues now.
     ///
     /// # Errors
     /// None, and when to ask again.
     #[inline]
     pub fn ask(&self, now: Nanos) -> Result<Quota, Nanos> {
-        if !self.any.load(Ordering::Relaxed) {
-            return Ok(Quota {
-                leaf: None,
-                packets: BURST,
-            });
-        }
-        let leaf = self.leaf.read().clone();
-        let Some(asked) = &leaf else {
-            return Ok(Quota {
-                leaf,
-                packets: BURST,
-            });
+        let none = Quota {
+            leaf: None,
+            bytes: u64::MAX,
+            packets: BURST,
         };
-        let room = asked.ask(now)?;
-        // Sizes are known only once packets were taken. What was taken too much is debt.
-        let mean = self.mean.load(Ordering::Relaxed).max(1);
-        let packets = room.div_ceil(u64::from(mean)).clamp(1, BURST as u64);
+        if !self.any.load(Ordering::Relaxed) {
+            return Ok(none);
+        }
+        let Some(leaf) = self.leaf.read().clone() else {
+            return Ok(none);
+        };
+        let bytes = leaf.ask(now)?;
+        // What is taken too much is debt, and a slow channel that begins with a burst of long ones
+        // would be silent for seconds. So it is one, as long as nothing is known of them.
+        let longest = match self.longest.load(Ordering::Relaxed) {
+            0 => u64::MAX,
+            longest => u64::from(longest),
+        };
+        let packets = bytes.div_ceil(longest).clamp(1, BURST as u64) as usize;
         Ok(Quota {
-            leaf,
-            packets: packets as usize,
+            leaf: Some(leaf),
+            bytes,
+            packets,
         })
     }
 
@@ -67,13 +72,17 @@ impl Limiter {
         let Some(leaf) = &quota.leaf else {
             return;
         };
-        let packets = lengths.len();
-        if packets == 0 {
+        let (bytes, longest) = lengths.fold((0, 0), |(sum, longest), len| {
+            (sum + len as u64, len.max(longest))
+        });
+        if longest == 0 {
             return;
         }
-        let bytes: usize = lengths.sum();
-        leaf.charge(bytes as u64);
-        self.mean.store((bytes / packets) as u32, Ordering::Relaxed);
+        leaf.charge(bytes);
+        // Long ones come between short ones: that there were some is not forgotten at once.
+        let before = self.longest.load(Ordering::Relaxed);
+        let longest = (longest as u32).max(before - before / 8);
+        self.longest.store(longest, Ordering::Relaxed);
     }
 }
 
@@ -83,10 +92,10 @@ mod tests {
     use chanio_model::rate::{Rates, Scheduler};
 
     #[test]
-    fn a_quota_is_as_many_packets_as_there_is_credit_for() {
+    fn a_quota_is_as_much_as_there_is_credit_for() {
         let limiter = Limiter::default();
         let free = limiter.ask(0).unwrap();
-        assert_eq!(free.packets, BURST);
+        assert_eq!((free.bytes, free.packets), (u64::MAX, BURST));
         limiter.taken(&free, [1514; 3].into_iter());
 
         let scheduler = Scheduler::default();
@@ -96,10 +105,23 @@ mod tests {
         };
         limiter.set(Some(scheduler.set(&"c".parse().unwrap(), &rates, 0)));
         let first = limiter.ask(10_000_000).unwrap();
+        assert_eq!(
+            (first.bytes, first.packets),
+            (10_000, 1),
+            "nothing is known of its packets"
+        );
         limiter.taken(&first, [1000; 4].into_iter());
         // 10,000 bytes in the first ten milliseconds, 4,000 of them gone, by packets of 1,000.
-        assert_eq!(limiter.ask(10_000_000).unwrap().packets, 6);
-        limiter.taken(&first, [60_000].into_iter());
+        let second = limiter.ask(10_000_000).unwrap();
+        assert_eq!((second.bytes, second.packets), (6_000, 6));
+        // Short ones for a while, and long ones are still expected.
+        limiter.taken(&second, [60; 5].into_iter());
+        assert_eq!(limiter.ask(10_000_000).unwrap().packets, 7);
+        for _ in 0..80 {
+            limiter.taken(&second, [1].into_iter());
+        }
+        assert_eq!(limiter.ask(10_000_000).unwrap().packets, BURST);
+        limiter.taken(&second, [60_000].into_iter());
         assert!(limiter.ask(10_000_000).is_err());
         limiter.set(None);
         assert_eq!(limiter.ask(10_000_000).unwrap().packets, BURST);

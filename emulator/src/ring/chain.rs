@@ -246,6 +246,16 @@ impl Burst {
         self.chains.is_empty()
     }
 
+    /// What drivers wrote in all of them, bytes.
+    #[inline]
+    pub(super) fn readable_len(&self) -> u64 {
+        let lens = self
+            .chains
+            .iter()
+            .map(|chain| u64::from(chain.readable_len));
+        lens.sum()
+    }
+
     /// The chain at position `i`, in the order the driver made them available; `None` past the end.
     #[inline]
     pub fn get(&self, i: usize) -> Option<Chain<'_>> {

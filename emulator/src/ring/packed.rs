@@ -134,6 +134,19 @@ impl PackedRing {
     /// # Errors
     /// A [`RingFault`]; then `burst` holds the good lists before the bad one, already popped.
     pub fn pop_burst(&mut self, burst: &mut Burst, max: usize) -> Result<usize, RingFault> {
+        self.pop(burst, max, u64::MAX)
+    }
+
+    /// The same, but no more behind the list with which they have `bytes` that the driver wrote.
+    ///
+    /// # Errors
+    /// As [`PackedRing::pop_burst`].
+    pub fn pop_bytes(&mut self, burst: &mut Burst, bytes: u64) -> Result<usize, RingFault> {
+        self.pop(burst, BURST, bytes)
+    }
+
+    #[inline]
+    fn pop(&mut self, burst: &mut Burst, max: usize, bytes: u64) -> Result<usize, RingFault> {
         burst.clear();
         if !self.has_next()? {
             return Ok(0);
@@ -143,7 +156,8 @@ impl PackedRing {
         for n in 0..max {
             let at = self.next_avail;
             let first = self.layout.meta(at.index());
-            if !first.is_available(at) {
+            let enough = n > 0 && bytes < u64::MAX && burst.readable_len() >= bytes;
+            if enough || !first.is_available(at) {
                 burst.prefetch();
                 return Ok(n);
             }

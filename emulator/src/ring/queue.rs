@@ -62,6 +62,20 @@ impl Ring {
         }
     }
 
+    /// Replaces what `burst` holds by the next chains: at most [`super::BURST`], and no more behind
+    /// the one with which they have `bytes` that the driver wrote, so at least one if there is one.
+    /// Returns how many.
+    ///
+    /// # Errors
+    /// As [`Ring::pop_burst`].
+    #[inline]
+    pub fn pop_bytes(&mut self, burst: &mut Burst, bytes: u64) -> Result<usize, RingFault> {
+        match self {
+            Ring::Split(ring) => ring.pop_bytes(burst, bytes),
+            Ring::Packed(ring) => ring.pop_bytes(burst, bytes),
+        }
+    }
+
     /// Completes a chain into which `len` bytes were written (0 for one that was only read). The
     /// driver sees it after [`Ring::publish`].
     #[inline]

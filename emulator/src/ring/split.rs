@@ -149,6 +149,19 @@ impl SplitRing {
     /// # Errors
     /// A [`RingFault`]; then `burst` holds the good chains before the bad one, already popped.
     pub fn pop_burst(&mut self, burst: &mut Burst, max: usize) -> Result<usize, RingFault> {
+        self.pop(burst, max, u64::MAX)
+    }
+
+    /// The same, but no more behind the chain with which they have `bytes` that the driver wrote.
+    ///
+    /// # Errors
+    /// As [`SplitRing::pop_burst`].
+    pub fn pop_bytes(&mut self, burst: &mut Burst, bytes: u64) -> Result<usize, RingFault> {
+        self.pop(burst, BURST, bytes)
+    }
+
+    #[inline]
+    fn pop(&mut self, burst: &mut Burst, max: usize, bytes: u64) -> Result<usize, RingFault> {
         burst.clear();
         let n = usize::from(self.available()?).min(max).min(BURST);
         if n == 0 {
@@ -163,8 +176,12 @@ impl SplitRing {
         for &head in &heads[..n] {
             burst.walk(&self.mem, self.layout.desc, self.config.indirect, head)?;
             self.next_avail.advance(1);
+            if bytes < u64::MAX && burst.readable_len() >= bytes {
+                break;
+            }
         }
         burst.prefetch();
+        let n = burst.len();
         self.prefetch_used(if self.config.in_order { 1 } else { n as u16 });
         Ok(n)
     }
