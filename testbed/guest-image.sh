@@ -103,6 +103,7 @@ depmod -b "$work/kernel" "$version"
 modules=(
     failover net_failover virtio_net virtio_pci virtio_console
     tun veth bridge vxlan geneve ip_gre ip6_gre nft_fwd_netdev nft_dup_netdev nf_conntrack
+    openvswitch
     sch_ingress sch_tbf cls_flower cls_matchall
     act_csum act_ct act_gact act_mirred act_mpls act_pedit act_police act_sample act_skbedit act_tunnel_key act_vlan
     "${extra[@]}"

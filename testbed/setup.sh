@@ -5,8 +5,8 @@ set -euo pipefail
 
 packages=(
     binutils busybox-static chromium clang cpio dash dpdk-dev ethtool gcc-12 iperf3 iproute2 iputils-ping
-    kmod librte-net-vhost23 librte-net-virtio23 lz4 make nftables python3-scapy qemu-system-x86 tcpdump tshark
-    xz-utils zstd
+    kmod librte-net-vhost23 librte-net-virtio23 lz4 make nftables openvswitch-switch python3-scapy qemu-system-x86
+    tcpdump tshark xz-utils zstd
 )
 missing=()
 for package in "${packages[@]}"; do

@@ -164,6 +164,7 @@ impl Nic for Emulator {
             vepa: change.vepa,
             ageing_secs: change.ageing_secs,
             tunnel_ports: change.tunnel_ports.map(|ports| ports.to_string()),
+            uplink_block: change.uplink_block.map(u32::from),
         };
         let mut client = self.client.clone();
         Ok(eswitch(&self.call(client.set_eswitch(request))?))
@@ -437,6 +438,8 @@ fn eswitch(e: &proto::Eswitch) -> Eswitch {
         flows: e.flows,
         fdb_entries: e.fdb_entries,
         tunnel_ports: some(e.tunnel_ports.clone()),
+        uplink_block: Some(e.uplink_block).filter(|block| *block != 0),
+        kernel_overruns: e.kernel_overruns,
     }
 }
 
@@ -732,6 +735,7 @@ fn captured(f: proto::CapturedFrame) -> CapturedFrame {
         reason: some(f.reason),
         rule: f.rule,
         missed: f.missed,
+        no_rule_in: f.no_rule_in,
     }
 }
 

@@ -225,6 +225,8 @@ pub struct CapturedFrame {
     pub rule: Option<u64>,
     /// Frames missed since the capture began.
     pub missed: u64,
+    /// The chain that had no rule for it, so that it goes to the host.
+    pub no_rule_in: Option<u32>,
 }
 
 fn hex<S: serde::Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
@@ -291,6 +293,11 @@ pub struct Eswitch {
     pub fdb_entries: u64,
     /// Which UDP ports are tunnels'; `null`: the device does not tell.
     pub tunnel_ports: Option<String>,
+    /// The group of ports that the uplink shares its rules with; `null`: none.
+    pub uplink_block: Option<u32>,
+    /// How often notifications of the kernel were lost, so that everything was read anew; `null`:
+    /// the device does not follow the kernel in its switch.
+    pub kernel_overruns: Option<u64>,
 }
 
 /// Settings to change; `None` leaves one as it is.
@@ -304,6 +311,8 @@ pub struct EswitchChange {
     pub ageing_secs: Option<u32>,
     /// Which UDP ports are tunnels'.
     pub tunnel_ports: Option<TunnelPorts>,
+    /// The group of ports that the uplink shares its rules with; 0: none.
+    pub uplink_block: Option<u16>,
 }
 
 /// A channel to be made.

@@ -97,12 +97,15 @@ impl<W: Write> Writer<W> {
 /// What a reader should know of a frame beside its bytes.
 pub fn comment(frame: &CapturedFrame) -> Option<String> {
     let rule = frame.rule.map(|id| format!("rule {id}"));
+    let missed = frame
+        .no_rule_in
+        .map(|chain| format!("no rule in chain {chain}"));
     let queue = frame.queue.map(|queue| format!("queue {queue}"));
     let lost = frame
         .reason
         .as_ref()
         .map(|reason| format!("lost: {reason}"));
-    let parts: Vec<_> = [lost, rule, queue].into_iter().flatten().collect();
+    let parts: Vec<_> = [lost, rule, missed, queue].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
@@ -130,6 +133,7 @@ mod tests {
             reason: None,
             rule: None,
             missed: 0,
+            no_rule_in: None,
         };
         let lost = CapturedFrame {
             point: "drop".into(),

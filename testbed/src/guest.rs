@@ -2,6 +2,7 @@
 
 use crate::process::{Process, run};
 use chanio_model::Mac;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -146,10 +147,17 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// Copies a program to `root/bin`, without what debuggers want, and its libraries to their places.
+/// Copies a program to `root/bin`, without what debuggers want, and its libraries to their places; or
+/// a file that is none as it is.
 fn add_program(program: &Path, root: &Path) {
     let name = program.file_name().expect("a program's path");
     let to = root.join("bin").join(name);
+    let mut magic = [0; 4];
+    let mut file = std::fs::File::open(program).expect("a program");
+    if file.read_exact(&mut magic).is_err() || magic != *b"\x7fELF" {
+        std::fs::copy(program, &to).expect("room for a file");
+        return;
+    }
     run(Command::new("strip").arg("-o").arg(&to).arg(program));
     let libraries = run(Command::new("ldd").arg(program));
     let paths = libraries

@@ -44,7 +44,12 @@ impl Bed {
 
     /// The same with representors, following the kernel or not.
     pub fn following(dir: &Path, offload: bool) -> Self {
-        let bed = Self::start(dir, RepresentorMode::Tap, UplinkSpec::None, offload);
+        Self::following_on(dir, offload, UplinkSpec::None)
+    }
+
+    /// The same with an uplink.
+    pub fn following_on(dir: &Path, offload: bool, uplink: UplinkSpec) -> Self {
+        let bed = Self::start(dir, RepresentorMode::Tap, uplink, offload);
         bed.set_mode(Mode::Switchdev);
         bed
     }

@@ -125,6 +125,38 @@ fn captures_and_traces_say_what_became_of_packets_and_why() {
             .collect()
     };
     assert_eq!(counts(&before), counts(&emu.json("flow show")));
+    // To the host, because a chain had no rule for it.
+    let up = dir.path().join("up.pcapng");
+    let channels = emu.json("channel show");
+    let red_info = channels
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|c| c["name"] == "red");
+    let representor = red_info.unwrap()["representor"].as_str().unwrap();
+    run(Command::new("ip").args(["link", "set", representor, "up"]));
+    let to_11 = "in_port red eth_type ipv4 ip_proto udp dst_port 11";
+    emu.chanio(&format!("flow add prio 2 {to_11} action goto chain 4"));
+    emu.chanio("flow add chain 4 in_port red eth_type ipv4 ip_proto tcp action drop");
+    let words = format!(
+        "capture red --point representor-rx -c 1 -w {}",
+        up.display()
+    );
+    let mut missed = capture(&emu, dir.path(), &words);
+    red.run(&["python3", "-c", &UDP.replace("(9, 9, 9, 10)", "(11,)")]);
+    assert!(missed.wait(Duration::from_secs(10)).success());
+    let told = tshark(&up, "udp.dstport == 11", &["frame.comment"]);
+    assert_eq!(told, ["no rule in chain 4"]);
+    let words = "trace red dst_ip 10.9.0.2 ip_proto udp dst_port 11";
+    let text = emu.chanio(words);
+    assert!(text.contains("no rule in chain 4: to the host"), "{text}");
+    // Ports that share rules: the uplink is one if it is said to be.
+    let words = "trace uplink dst_ip 10.9.0.3 ip_proto udp dst_port 10";
+    let rule = emu.chanio("flow add prio 3 block 22 eth_type ipv4 action drop");
+    assert!(emu.json(words)[0][0]["rule"].is_null());
+    let now = emu.json("eswitch set --uplink-block 22");
+    assert_eq!(now["uplink_block"], 22, "{now}");
+    assert_eq!(emu.json(words)[0][0]["rule"].to_string(), rule.trim());
     let (code, why) = emu.refused("trace red --hex 0200");
     assert!(
         code == 1 && why.contains("2 bytes is not allowed, must be 14 to 65535"),

@@ -177,6 +177,7 @@ mod tests {
             reason: Some("rule_drop".into()),
             rule: Some(3),
             missed: 0,
+            no_rule_in: None,
         };
         assert_eq!(
             line(&frame),

@@ -24,6 +24,9 @@ pub enum Command {
         /// Which UDP ports are tunnels', as vxlan:4789,vxlan:8472,geneve:6081; or none
         #[arg(long, value_name = "KIND:PORT,…")]
         tunnel_ports: Option<TunnelPorts>,
+        /// Share rules that match `block N` with the uplink, 1 to 65535; 0: with none
+        #[arg(long, value_name = "N")]
+        uplink_block: Option<u16>,
     },
 }
 
@@ -41,12 +44,14 @@ pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
             vepa,
             ageing,
             tunnel_ports,
+            uplink_block,
         } => {
             let change = EswitchChange {
                 switchdev: mode.map(|m| matches!(m, Mode::Switchdev)),
                 vepa: vepa.map(Switch::is_on),
                 ageing_secs: ageing,
                 tunnel_ports,
+                uplink_block,
             };
             let now = nic.set_eswitch(change)?;
             Ok(out.done(&now)?)
@@ -62,6 +67,7 @@ fn print(eswitch: Eswitch, out: &mut Out) -> Done {
         "FLOWS",
         "FDB ENTRIES",
         "TUNNEL PORTS",
+        "UPLINK BLOCK",
     ];
     Ok(out.list(&[eswitch], heading, |e| {
         [
@@ -71,6 +77,7 @@ fn print(eswitch: Eswitch, out: &mut Out) -> Done {
             e.flows.to_string(),
             e.fdb_entries.to_string(),
             super::or_dash(e.tunnel_ports.as_deref()),
+            super::or_dash(e.uplink_block.map(|block| block.to_string()).as_deref()),
         ]
     })?)
 }

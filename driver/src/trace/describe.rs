@@ -16,7 +16,9 @@ pub fn describe(steps: &[TraceStep]) -> String {
                 let taken = match (rule, rule_text) {
                     (Some(id), Some(rule)) => format!("rule {id}: {rule}"),
                     (Some(id), None) => format!("rule {id}"),
-                    (None, _) => "no rule: to the host, on the in-port's representor".into(),
+                    (None, _) => format!(
+                        "no rule in chain {chain}: to the host, on the in-port's representor"
+                    ),
                 };
                 format!("chain {chain}: {headers}\n    {taken}\n")
             }

@@ -94,6 +94,7 @@ mod tests {
             queue: Some(1),
             reason: Some(DropReason::RuleDrop),
             rule: None,
+            no_rule_in: None,
         };
         let wants = |change: fn(&mut Filter)| {
             let mut filter = Filter::default();

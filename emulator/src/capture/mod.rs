@@ -31,6 +31,8 @@ pub struct Place {
     pub reason: Option<DropReason>,
     /// The flow rule that decided.
     pub rule: Option<RuleId>,
+    /// The chain that had no rule for it.
+    pub no_rule_in: Option<u32>,
 }
 
 /// A frame that was seen.
@@ -147,6 +149,7 @@ mod tests {
             queue: Some(0),
             reason,
             rule: None,
+            no_rule_in: None,
         }
     }
 

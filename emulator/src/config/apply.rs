@@ -207,8 +207,14 @@ impl Steps<'_> {
             vepa,
             ageing_secs,
             tunnel_ports,
+            uplink_block,
         } = &change;
-        if mode.is_none() && vepa.is_none() && ageing_secs.is_none() && tunnel_ports.is_none() {
+        let nothing = mode.is_none()
+            && vepa.is_none()
+            && ageing_secs.is_none()
+            && tunnel_ports.is_none()
+            && uplink_block.is_none();
+        if nothing {
             return Ok(());
         }
         let old = self.nic.eswitch();
@@ -218,6 +224,7 @@ impl Steps<'_> {
             vepa: Some(old.vepa),
             ageing_secs: Some(old.ageing_secs),
             tunnel_ports: Some(old.tunnel_ports),
+            uplink_block: Some(old.uplink_block),
         }));
         Ok(())
     }

@@ -195,6 +195,8 @@ impl NicApi for Fake {
             vepa,
             ageing_secs,
             tunnel_ports: Default::default(),
+            uplink_block: 0,
+            kernel_overruns: None,
             rules: state.rules.len(),
             fdb_entries: state.fdb.len(),
         }

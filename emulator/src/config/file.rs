@@ -55,6 +55,7 @@ pub(super) struct Eswitch {
     pub mode: Text,
     pub vepa: Option<Spanned<bool>>,
     pub tunnel_ports: Text,
+    pub uplink_block: Number,
 }
 
 #[derive(Deserialize)]

@@ -46,6 +46,8 @@ pub struct Config {
     pub vepa: bool,
     /// Which UDP ports are tunnels'.
     pub tunnel_ports: TunnelPorts,
+    /// The group of ports that the uplink shares its rules with; 0: none.
+    pub uplink_block: u16,
     /// Channels by name.
     pub channels: BTreeMap<ChannelName, ChannelSpec>,
     /// Flow rules, in the order they are added.
@@ -76,6 +78,7 @@ impl Config {
             mode: Mode::Legacy,
             vepa: false,
             tunnel_ports: TunnelPorts::default(),
+            uplink_block: 0,
             channels: BTreeMap::new(),
             flows: Vec::new(),
             fdb: BTreeMap::new(),

@@ -94,6 +94,7 @@ pub fn plan(current: &Config, new: &Config) -> Result<Plan, ConfigError> {
         ageing_secs: (current.nic.ageing_secs != new.nic.ageing_secs)
             .then_some(new.nic.ageing_secs),
         tunnel_ports: (current.tunnel_ports != new.tunnel_ports).then(|| new.tunnel_ports.clone()),
+        uplink_block: (current.uplink_block != new.uplink_block).then_some(new.uplink_block),
     };
     let same_mode = current.mode == new.mode;
     let intact = |flow: &&FlowRule| same_mode && flow.ports.is_disjoint(&gone);

@@ -231,6 +231,10 @@ fn eswitch(source: &Source, from: &file::Eswitch, config: &mut Config) -> Result
         let wrong = |e| source.value("eswitch", &text.span(), format!("tunnel_ports: {e}"));
         config.tunnel_ports = ports.map_err(|e: TunnelPortsError| wrong(e))?;
     }
+    if let Some(block) = &from.uplink_block {
+        let number = edge::number("uplink_block", *block.get_ref(), 0..=u16::MAX);
+        config.uplink_block = number.map_err(|e| source.value("eswitch", &block.span(), e))?;
+    }
     if let Some(vepa) = &from.vepa {
         config.vepa = *vepa.get_ref();
         if config.vepa && config.mode != Mode::Legacy {

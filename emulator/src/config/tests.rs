@@ -60,11 +60,13 @@ port = "web1"
 fn what_channels_receive_and_tunnels_ports_are_read_and_followed() {
     let more = "block = 22\nmore_macs = [\"02:00:00:00:00:11\", \"01:00:5e:00:00:01\"]\n\
                 promisc = false\nallmulti = true\nvlan_filter = \"5,7-9\"\n";
-    let full = FULL
-        .replace("link = \"down\"\n", more)
-        .replace("vepa = false", "tunnel_ports = \"vxlan:8472\"");
+    let full = FULL.replace("link = \"down\"\n", more).replace(
+        "vepa = false",
+        "tunnel_ports = \"vxlan:8472\"\nuplink_block = 23",
+    );
     let config = read(&full).unwrap();
     assert_eq!(config.tunnel_ports.to_string(), "vxlan:8472");
+    assert_eq!(config.uplink_block, 23);
     let web1 = &config.channels[&"web1".parse().unwrap()];
     let receive = &web1.receive;
     assert!(web1.block == 22 && !receive.promisc && receive.allmulti);
@@ -74,6 +76,7 @@ fn what_channels_receive_and_tunnels_ports_are_read_and_followed() {
     let (_, change) = &plan.set_channels[0];
     assert_eq!((change.block, change.receive.add.len()), (Some(22), 2));
     assert!(plan.eswitch.tunnel_ports.is_some());
+    assert_eq!(plan.eswitch.uplink_block, Some(23));
     for (from, to, why) in [
         (
             "block = 22",
@@ -90,6 +93,11 @@ fn what_channels_receive_and_tunnels_ports_are_read_and_followed() {
             "vxlan:8472",
             "gre:1",
             "eswitch.tunnel_ports: `gre:1` is not a tunnel's port",
+        ),
+        (
+            "uplink_block = 23",
+            "uplink_block = 65536",
+            "eswitch.uplink_block: 65536 is not allowed, must be 0 to 65535",
         ),
     ] {
         let error = read(&full.replace(from, to)).unwrap_err().to_string();

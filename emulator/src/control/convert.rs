@@ -231,6 +231,10 @@ pub fn eswitch_change(asked: proto::SetEswitchRequest) -> Result<EswitchChange, 
             .tunnel_ports
             .map(|text| tunnel_ports(&text))
             .transpose()?,
+        uplink_block: asked
+            .uplink_block
+            .map(|block| edge::number("uplink_block", block.into(), 0..=u16::MAX))
+            .transpose()?,
     })
 }
 
@@ -375,6 +379,8 @@ impl From<EswitchInfo> for proto::Eswitch {
             flows: info.rules as u64,
             fdb_entries: info.fdb_entries as u64,
             tunnel_ports: info.tunnel_ports.to_string(),
+            uplink_block: info.uplink_block.into(),
+            kernel_overruns: info.kernel_overruns,
         }
     }
 }
@@ -562,6 +568,7 @@ pub fn captured(port: String, record: Record, missed: u64) -> proto::CapturedFra
         reason: place.reason.map_or("", DropReason::name).to_owned(),
         rule: place.rule.map(|id| id.0),
         missed,
+        no_rule_in: place.no_rule_in,
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Classifier {
     worker: usize,
     cache: FlowCache,
     outputs: Outputs,
+    /// While somebody captures: frames of the burst for which a chain had no rule, and the chain.
+    missed: Vec<(u16, u32)>,
     learn: Vec<(u16, Mac, VportId)>,
 }
 
@@ -81,6 +83,7 @@ impl Classifier {
             worker,
             cache: FlowCache::default(),
             outputs: Outputs::for_worker(worker),
+            missed: Vec::new(),
             learn: Vec::new(),
         }
     }
@@ -88,6 +91,11 @@ impl Classifier {
     /// The first bytes of the burst's frames that were rewritten.
     pub fn heads(&self) -> &Heads {
         &self.outputs.heads
+    }
+
+    /// While somebody captures: the burst's frames for which a chain had no rule, and the chain.
+    pub fn missed(&self) -> &[(u16, u32)] {
+        &self.missed
     }
 
     /// Fill `deliveries`, ordered by destination and, within one, as the frames came. Counts what
@@ -105,6 +113,7 @@ impl Classifier {
             ..
         } = arrival;
         deliveries.clear();
+        self.missed.clear();
         let mut parsed = ArrayVec::<ParsedFrame, BURST>::new();
         let bytes = frames.iter().map(|frame| frame.len as u64).sum();
         let counted = match origin {
@@ -188,6 +197,11 @@ impl Classifier {
             port.counters.lose(self.worker, reason, 1);
             let decided = arrival.decided(fdb);
             return arrival.watch.refused(port.id, reason, frame, decided);
+        }
+        if let Some(chain) = out.missed
+            && arrival.watch.is_active()
+        {
+            self.missed.push((parsed.frame, chain));
         }
         if let Some((vid, mac)) = out.learn {
             self.learn.push((vid, mac, port.id));

@@ -49,6 +49,8 @@ pub struct Classified<'b, 'a> {
     pub frames: &'b [Frame<'a>],
     /// The first bytes of those that were rewritten.
     pub heads: &'b Heads,
+    /// For which a chain had no rule, and the chain, if somebody wants to know.
+    pub missed: &'b [(u16, u32)],
     /// Who wants to see them.
     pub watch: Watch<'b>,
 }
@@ -63,8 +65,15 @@ impl<'b, 'a> Classified<'b, 'a> {
     /// Shows a frame that got to a port or did not.
     #[inline]
     fn show(&self, port: &Port, point: Point, queue: Option<u16>, delivery: &Delivery, sent: Sent) {
-        let leaving = || self.leaving(delivery);
-        self.watch.left(port.id, point, queue, leaving, sent);
+        if self.watch.is_active() {
+            let mut missed = self.missed.iter();
+            let to_host = matches!(delivery.dest, Dest::Representor(_));
+            let missed = missed.find(|(frame, _)| to_host && *frame == delivery.frame);
+            let no_rule_in = missed.map(|(_, chain)| *chain);
+            let leaving = || self.leaving(delivery);
+            self.watch
+                .left(port.id, point, queue, no_rule_in, leaving, sent);
+        }
     }
 
     /// Shows frames that are all lost at a port.

@@ -101,13 +101,17 @@ pub fn explain(
     steps
 }
 
-/// The last rule that a packet took.
-pub fn last_rule(steps: &[Step]) -> Option<RuleId> {
-    let taken = steps.iter().rev().find_map(|step| match step {
-        Step::Lookup { rule, .. } => Some(*rule),
+/// The last rule that a packet took, or the chain that had none for it.
+pub fn last_lookup(steps: &[Step]) -> (Option<RuleId>, Option<u32>) {
+    let last = steps.iter().rev().find_map(|step| match step {
+        Step::Lookup { chain, rule, .. } => Some((*chain, *rule)),
         _ => None,
     });
-    taken.flatten()
+    match last {
+        Some((chain, None)) => (None, Some(chain)),
+        Some((_, rule)) => (rule, None),
+        None => (None, None),
+    }
 }
 
 /// The first bytes of a copy.

@@ -305,6 +305,7 @@ impl Onward {
         let burst = Classified {
             frames,
             heads: self.classifier.heads(),
+            missed: self.classifier.missed(),
             watch,
         };
         self.deliverer

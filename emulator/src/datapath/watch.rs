@@ -1,12 +1,12 @@
 //! Showing the frames of a burst to those who capture.
 
-use super::explain::{explain, last_rule};
+use super::explain::{explain, last_lookup};
 use super::frame::{Bytes, Frame, Leaving};
 use super::published::Config;
 use super::receive::Origin;
 use crate::capture::{Captures, Place, Point};
 use chanio_model::eswitch::Fdb;
-use chanio_model::{DropReason, Nanos, RuleId, VportId};
+use chanio_model::{DropReason, Nanos, VportId};
 
 /// Who wants to see the frames of a burst; most often nobody.
 #[derive(Clone, Copy)]
@@ -68,13 +68,20 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// A frame that got there, or did not.
+    /// Whether anybody wants to.
+    #[inline]
+    pub fn is_active(self) -> bool {
+        self.captures.is_some()
+    }
+
+    /// A frame that got there, or did not; with the chain that had no rule for it.
     #[inline]
     pub fn left(
         self,
         vport: VportId,
         point: Point,
         queue: Option<u16>,
+        no_rule_in: Option<u32>,
         leaving: impl FnOnce() -> Leaving<'a>,
         sent: Result<(), DropReason>,
     ) {
@@ -83,6 +90,7 @@ impl<'a> Watch<'a> {
             let point = reason.map_or(point, |_| Point::Lost);
             let place = Place {
                 reason,
+                no_rule_in,
                 ..place(vport, point, queue)
             };
             show(captures, place, &leaving());
@@ -115,10 +123,11 @@ fn show_refused(
         frame.len as u32,
         now,
     );
-    let rule: Option<RuleId> = last_rule(&steps);
+    let (rule, no_rule_in) = last_lookup(&steps);
     let place = Place {
         reason: Some(reason),
         rule,
+        no_rule_in,
         ..place(vport, Point::Lost, queue)
     };
     show(captures, place, &frame.leaving_as_it_came());
@@ -131,6 +140,7 @@ fn place(vport: VportId, point: Point, queue: Option<u16>) -> Place {
         queue,
         reason: None,
         rule: None,
+        no_rule_in: None,
     }
 }
 

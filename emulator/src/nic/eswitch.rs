@@ -17,12 +17,20 @@ impl Nic {
     }
 
     fn eswitch_info(&self, state: &State) -> EswitchInfo {
-        let (mode, vepa, tunnel_ports) = self.datapath.with_config(|c| {
+        let info = self.datapath.with_config(|c| {
             let switch = &c.switch;
-            (switch.mode(), switch.vepa(), switch.tunnel_ports().clone())
+            (
+                switch.mode(),
+                switch.vepa(),
+                switch.tunnel_ports().clone(),
+                switch.uplink_block(),
+            )
         });
+        let (mode, vepa, tunnel_ports, uplink_block) = info;
         EswitchInfo {
             tunnel_ports,
+            uplink_block,
+            kernel_overruns: state.kernel.overruns(),
             mode,
             vepa,
             ageing_secs: state.ageing_secs,
@@ -62,11 +70,15 @@ impl Nic {
         if let Some(vepa) = change.vepa {
             changes.push(model::Change::SetVepa(vepa));
         }
+        let other_tunnels = change.tunnel_ports.is_some();
         changes.extend(change.tunnel_ports.map(model::Change::SetTunnelPorts));
+        changes.extend(change.uplink_block.map(model::Change::SetUplinkBlock));
         let changes: Vec<_> = changes.into_iter().map(Change::Switch).collect();
         self.datapath.apply(&changes);
-        if mode_after != mode_now {
+        if mode_after != mode_now || other_tunnels {
             state.kernel.outdated();
+        }
+        if mode_after != mode_now {
             self.datapath.fdb().write().flush_learned();
         }
         if let Some(secs) = change.ageing_secs {

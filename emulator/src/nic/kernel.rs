@@ -21,6 +21,8 @@ pub(super) struct KernelRules {
     /// Meters that they share.
     policers: Policers,
     listed: Vec<Listed>,
+    /// How often notifications of the kernel were lost.
+    overruns: u64,
 }
 
 impl KernelRules {
@@ -31,7 +33,13 @@ impl KernelRules {
             rules: BTreeMap::new(),
             policers: Policers::default(),
             listed: Vec::new(),
+            overruns: 0,
         }
+    }
+
+    /// How often notifications were lost; `None`: nobody listens.
+    pub fn overruns(&self) -> Option<u64> {
+        self.planner.is_some().then_some(self.overruns)
     }
 
     /// Ports, their settings or the mode have changed: plans made before are void.
@@ -100,6 +108,9 @@ impl Nic {
             switchdev: self.datapath.with_config(|c| c.switch.mode()) == Mode::Switchdev,
             ports: state.ports().filter_map(port).collect(),
             profile: self.config.profile,
+            tunnel_ports: self
+                .datapath
+                .with_config(|c| c.switch.tunnel_ports().clone()),
             rules: state.rules.len(),
             masks: masks.len(),
         }
@@ -176,6 +187,13 @@ impl Nic {
         true
     }
 
+    /// Notifications of the kernel were lost; returns how often by now.
+    pub(crate) fn offload_overrun(&self) -> u64 {
+        let kernel = &mut self.state.lock().kernel;
+        kernel.overruns += 1;
+        kernel.overruns
+    }
+
     /// When each of these last took a packet, nanoseconds since the NIC started; 0: never, or it is
     /// not there.
     pub(crate) fn last_used(&self, keys: &[RuleKey]) -> Vec<Nanos> {
@@ -234,7 +252,7 @@ impl Nic {
                         rule.spec.get_or_insert_with(|| installed.spec().clone());
                     }
                     Part::To(_) => rule.in_hw = 1,
-                    Part::Cover(_) | Part::From(_) | Part::Back(_) => continue,
+                    Part::Cover(_) | Part::Entry(_) | Part::From(_) | Part::Back(_) => continue,
                 }
                 let more = installed.totals();
                 totals.packets += more.packets;

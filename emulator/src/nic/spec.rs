@@ -260,6 +260,11 @@ pub struct EswitchInfo {
     pub ageing_secs: u32,
     /// Which UDP ports are tunnels'.
     pub tunnel_ports: TunnelPorts,
+    /// The group of ports that the uplink shares its rules with, as [`ChannelSpec::block`].
+    pub uplink_block: u16,
+    /// How often notifications of the kernel were lost, so that everything was read anew; `None`:
+    /// it is not followed.
+    pub kernel_overruns: Option<u64>,
     /// Flow rules.
     pub rules: usize,
     /// FDB entries, learned and static.
@@ -277,6 +282,8 @@ pub struct EswitchChange {
     pub ageing_secs: Option<u32>,
     /// See [`EswitchInfo::tunnel_ports`].
     pub tunnel_ports: Option<TunnelPorts>,
+    /// See [`EswitchInfo::uplink_block`].
+    pub uplink_block: Option<u16>,
 }
 
 /// A rate object as it is.

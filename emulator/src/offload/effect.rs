@@ -84,7 +84,8 @@ impl Effects<'_> {
 
     /// And the last action that does something.
     fn ways(&mut self, spec: &RuleSpec) -> (Ways, Option<&'static str>) {
-        let (mut ways, mut done) = (Ways::default(), None);
+        let mut ways = Ways::default();
+        let mut done = spec.matches.is_tunnel().then_some("leaving the tunnel");
         for action in &spec.actions {
             match action {
                 Action::Drop | Action::Redirect(_) => return (ways, done),

@@ -2,10 +2,13 @@
 //!
 //! Attributes are picked one by one, because one that is damaged or new must not hide the others.
 
+use super::tunnel::{Tunnel, tunnel};
+use chanio_model::Mac;
 use rtnetlink::packet_core::{NlaBuffer, NlasIterator};
 use rtnetlink::packet_route::link::{LinkFlags, LinkHeader};
 
 // linux/if_link.h
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
@@ -38,6 +41,8 @@ pub(super) const FORWARDING: u8 = 3;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Link {
     pub name: String,
+    /// Its own address; zeros if that is no Ethernet address.
+    pub mac: Mac,
     /// `bridge`, `vxlan` and so on; empty for what has none.
     pub kind: String,
     /// Administratively up.
@@ -55,6 +60,8 @@ pub(super) struct Link {
     pub bridge: Option<Bridge>,
     /// If it is a bridge's port.
     pub port: Option<BridgePort>,
+    /// If it is a tunnel's.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// A bridge's settings.
@@ -119,6 +126,10 @@ pub(super) fn link(body: &[u8]) -> Option<(u32, Link)> {
     };
     for nla in attributes(body.get(16..)?) {
         match nla.kind() {
+            IFLA_ADDRESS => {
+                let mac = <[u8; 6]>::try_from(nla.value());
+                link.mac = mac.map(Mac).unwrap_or_default();
+            }
             IFLA_IFNAME => link.name = text_of(&nla),
             IFLA_MTU => link.mtu = u32_of(&nla),
             IFLA_MASTER => link.master = Some(u32_of(&nla)),
@@ -140,6 +151,7 @@ fn info(bytes: &[u8], link: &mut Link) {
         match nla.kind() {
             IFLA_INFO_KIND => link.kind = text_of(&nla),
             IFLA_INFO_DATA if link.kind == "bridge" => link.bridge = Some(bridge(nla.value())),
+            IFLA_INFO_DATA => link.tunnel = tunnel(&link.kind, nla.value()),
             IFLA_INFO_SLAVE_KIND => slave_of_bridge = text_of(&nla) == "bridge",
             IFLA_INFO_SLAVE_DATA if slave_of_bridge => link.port = Some(port(nla.value())),
             _ => {}

@@ -4,6 +4,7 @@ use super::bridge_db::FdbKey;
 use super::link::Bridge;
 use super::mirror::{Effect, Mirror};
 use super::plan::{Basis, Form, Part, Planner, RuleKey, Source};
+use super::way;
 use crate::nic::Nic;
 use crate::port::rtnl::{Request, Rtnl, messages};
 use chanio_model::Nanos;
@@ -19,14 +20,18 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Groups of linux/rtnetlink.h, RTNLGRP_*: LINK, NEIGH, TC, BRVLAN.
-const GROUPS: [u32; 4] = [1, 3, 4, 33];
+/// Groups of linux/rtnetlink.h, RTNLGRP_*: LINK, NEIGH, TC; addresses, routes and rules of IPv4, the
+/// same of IPv6; BRVLAN, and of nexthops.
+const GROUPS: [u32; 11] = [1, 3, 4, 5, 7, 8, 9, 11, 19, BRVLAN, NEXTHOP];
+const NEXTHOP: u32 = 32;
+const BRVLAN: u32 = 33;
 /// RTM_GETVLAN of linux/rtnetlink.h.
 const RTM_GETVLAN: u16 = 114;
 /// Room for one datagram of notifications.
@@ -67,6 +72,8 @@ impl Offload {
             mirror: Mirror::default(),
             planner: Planner::default(),
             refreshed: BTreeMap::new(),
+            neighbours: Vec::new(),
+            used: BTreeMap::new(),
         };
         let thread = std::thread::Builder::new().name("offload".into());
         let thread = Some(thread.spawn(move || listener.run())?);
@@ -95,8 +102,8 @@ fn subscribe() -> io::Result<Socket> {
     socket.bind(&SocketAddr::new(0, 0))?;
     for group in GROUPS {
         match (group, socket.add_membership(group)) {
-            // Before Linux 5.7 there is no group for bridges' VLANs.
-            (33, _) => {}
+            // Before Linux 5.7 and 5.3 there are none.
+            (BRVLAN | NEXTHOP, _) => {}
             (_, joined) => joined?,
         }
     }
@@ -116,7 +123,13 @@ struct Listener {
     planner: Planner,
     /// When frames from an address were last seen in hardware, as the bridge was told.
     refreshed: BTreeMap<FdbKey, Nanos>,
+    /// The rules that send packets to a neighbour, and when the kernel was told that they do.
+    neighbours: Vec<(RuleKey, Neighbour)>,
+    used: BTreeMap<Neighbour, Nanos>,
 }
+
+/// A netdev, and an address there.
+type Neighbour = (u32, IpAddr);
 
 impl Listener {
     fn run(&mut self) {
@@ -220,14 +233,17 @@ impl Listener {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return effect,
                 // Notifications were lost (netlink(7)); what is still there is older than what is
                 // read next.
-                Err(error) => {
-                    if error.raw_os_error() != Some(libc::ENOBUFS) {
-                        tracing::warn!(%error, "offload: listening to the kernel");
-                    }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     effect = Effect::Unknown;
-                    if error.raw_os_error() != Some(libc::ENOBUFS) {
-                        return effect;
-                    }
+                    let overruns = self.nic.upgrade().map(|nic| nic.offload_overrun());
+                    tracing::warn!(
+                        overruns,
+                        "offload: notifications of the kernel were lost, all is read anew"
+                    );
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "offload: listening to the kernel");
+                    return Effect::Unknown;
                 }
             }
         }
@@ -269,14 +285,25 @@ impl Listener {
             let neighbours = [bridge, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
             whole &= ask(mirror, libc::RTM_GETNEIGH, &neighbours)?;
         }
+        let tunnels = mirror
+            .links
+            .iter()
+            .filter(|(_, link)| link.tunnel.is_some());
+        let tunnels: Vec<u32> = tunnels.map(|(index, _)| *index).collect();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let mut header = [0; 12];
+            header[0] = family as u8;
+            whole &= ask(mirror, libc::RTM_GETADDR, &header[..8])?;
+            whole &= ask(mirror, libc::RTM_GETNEIGH, &header)?;
+        }
         whole &= ask(mirror, GET_QDISC, &[0; Header::SIZE])?;
         let mut places = Vec::new();
-        for port in &basis.ports {
-            let Some(qdiscs) = mirror.qdiscs.get(&port.ifindex) else {
+        for index in basis.ports.iter().map(|port| port.ifindex).chain(tunnels) {
+            let Some(qdiscs) = mirror.qdiscs.get(&index) else {
                 continue;
             };
             let at = |parent| At::Device {
-                ifindex: port.ifindex.cast_signed(),
+                ifindex: index.cast_signed(),
                 parent,
             };
             match qdiscs.ingress {
@@ -310,12 +337,17 @@ impl Listener {
     fn apply(&mut self) -> Option<bool> {
         let nic = self.nic.upgrade()?;
         let basis = nic.offload_basis();
-        let plan = self.planner.plan(&self.mirror, &basis);
+        if let Err(error) = way::find(&mut self.mirror, &mut self.rtnl) {
+            // Who has no way stays in the kernel.
+            tracing::warn!(%error, "offload: asking for routes");
+        }
+        let mut plan = self.planner.plan(&self.mirror, &basis);
+        self.neighbours = std::mem::take(&mut plan.neighbours);
         Some(nic.offload(basis.epoch, plan))
     }
 
-    /// Tells bridges which addresses were used in hardware, so that they do not age; returns when
-    /// to do so again, `None` when the NIC is gone.
+    /// Tells bridges which addresses, and the host which neighbours were used in hardware, so that
+    /// they do not age; returns when to do so again, `None` when the NIC is gone.
     fn refresh(&mut self) -> Option<Duration> {
         let nic = self.nic.upgrade()?;
         let (mut keys, mut addresses) = (Vec::<RuleKey>::new(), Vec::new());
@@ -333,6 +365,8 @@ impl Listener {
             }
         }
         let used = nic.last_used(&keys);
+        let keys: Vec<_> = self.neighbours.iter().map(|(key, _)| *key).collect();
+        let neighbours_used = nic.last_used(&keys);
         drop(nic);
         let mut now = BTreeMap::new();
         let mut requests = Vec::new();
@@ -345,9 +379,21 @@ impl Listener {
             now.insert(key, used.max(before));
         }
         self.refreshed = now;
+        let mut now: BTreeMap<Neighbour, Nanos> = BTreeMap::new();
+        for ((_, neighbour), used) in self.neighbours.iter().zip(neighbours_used) {
+            let latest = now.entry(*neighbour).or_default();
+            *latest = used.max(*latest);
+        }
+        let before = std::mem::replace(&mut self.used, now);
+        for (neighbour, used) in &self.used {
+            if *used > before.get(neighbour).copied().unwrap_or(0) {
+                requests.push(way::use_neighbour(*neighbour));
+            }
+        }
         match self.rtnl.run(requests) {
             Ok(outcomes) => {
-                // An address that is gone would be learned anew by the next of its frames.
+                // An address that is gone would be learned anew by the next of its frames, and a
+                // neighbour asked for.
                 let refused = outcomes.into_iter().find_map(Result::err);
                 if let Some(error) = refused {
                     tracing::debug!(%error, "offload: refreshing an address");

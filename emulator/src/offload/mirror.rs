@@ -5,10 +5,13 @@
 
 use super::bridge_db::{self, FdbEntry, FdbKey, PortVlan};
 use super::link::{self, Link};
+use super::way::{Ends, Way};
+use chanio_model::Mac;
 use chanio_netlink::tc::{
     CLSACT, DEL_FILTER, DEL_QDISC, EGRESS, Filter, Header, NEW_FILTER, NEW_QDISC, Qdisc, tca,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
 /// RTM_*VLAN of linux/rtnetlink.h.
 const RTM_NEWVLAN: u16 = 112;
@@ -16,6 +19,9 @@ const RTM_DELVLAN: u16 = 113;
 /// RTM_*ACTION of linux/rtnetlink.h.
 const RTM_NEWACTION: u16 = 48;
 const RTM_DELACTION: u16 = 49;
+/// RTM_*NEXTHOP of linux/rtnetlink.h.
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_DELNEXTHOP: u16 = 105;
 /// TC_H_ROOT of linux/pkt_sched.h.
 const ROOT: u32 = 0xffff_ffff;
 /// What a block's number stands behind instead of a device's (TCM_IFINDEX_MAGIC_BLOCK).
@@ -82,6 +88,14 @@ pub(super) struct Mirror {
     pub fdb: BTreeMap<FdbKey, FdbEntry>,
     pub qdiscs: HashMap<u32, Qdiscs>,
     pub filters: BTreeMap<Hook, BTreeMap<Place, Seen>>,
+    /// The host's own, by netdev.
+    pub addresses: BTreeSet<(u32, IpAddr)>,
+    /// Those that packets can be sent to, by netdev.
+    pub neighbours: HashMap<(u32, IpAddr), Mac>,
+    /// To the ends of tunnels, as far as they were asked for; or why there is none.
+    pub ways: BTreeMap<Ends, Result<Way, String>>,
+    /// They have to be asked for anew.
+    pub ways_stale: bool,
     next_order: u64,
 }
 
@@ -90,7 +104,19 @@ impl Mirror {
     pub fn note(&mut self, kind: u16, body: &[u8]) -> Effect {
         match kind {
             libc::RTM_NEWLINK | libc::RTM_DELLINK => self.note_link(kind, body),
-            libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => self.note_fdb(kind, body),
+            libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => {
+                let of_ip = self.note_neighbour(kind == libc::RTM_DELNEIGH, body);
+                of_ip.max(self.note_fdb(kind, body))
+            }
+            libc::RTM_NEWADDR | libc::RTM_DELADDR => {
+                self.note_address(kind == libc::RTM_DELADDR, body)
+            }
+            libc::RTM_NEWROUTE
+            | libc::RTM_DELROUTE
+            | libc::RTM_NEWRULE
+            | libc::RTM_DELRULE
+            | RTM_NEWNEXTHOP
+            | RTM_DELNEXTHOP => self.note_route(),
             RTM_NEWVLAN | RTM_DELVLAN => self.note_vlans(kind, body),
             NEW_QDISC | DEL_QDISC => self.note_qdisc(kind, body),
             NEW_FILTER | DEL_FILTER => self.note_filter(kind, body),
@@ -133,9 +159,16 @@ impl Mirror {
             if link.port.is_none() && link.master == before.master {
                 link.port = before.port;
             }
+            if link.tunnel.is_none() && link.kind == before.kind {
+                link.tunnel = before.tunnel;
+            }
         }
         let same = before == Some(&link);
         self.links.insert(index, link);
+        if !same {
+            // Going down takes routes along that nobody tells of (net/ipv4/fib_frontend.c).
+            self.note_route();
+        }
         changed(!same)
     }
 
@@ -145,6 +178,9 @@ impl Mirror {
         self.vlans.remove(&index);
         self.fdb
             .retain(|key, entry| key.bridge != index && entry.port != index);
+        self.addresses.retain(|(netdev, _)| *netdev != index);
+        self.neighbours.retain(|(netdev, _), _| *netdev != index);
+        self.note_route();
         self.filters.remove(&Hook::Ingress(index));
         self.filters.remove(&Hook::Egress(index));
         if self.qdiscs.remove(&index).is_some() {

@@ -19,6 +19,8 @@ mod plan;
 mod tc;
 #[cfg(test)]
 mod tests;
+mod tunnel;
+mod way;
 
 pub use listen::Offload;
 pub(crate) use plan::{Basis, KernelPort, Listed, Part, Plan, RuleKey, Source};

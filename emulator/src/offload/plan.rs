@@ -2,11 +2,14 @@
 
 use super::bridge_db::FdbKey;
 use super::mirror::{Hook, Mirror, Place};
+use super::tunnel::Tunnels;
 use super::{bridge, tc};
 use chanio_model::VportId;
+use chanio_model::edit::TunnelPorts;
 use chanio_model::flow::{FlowKey, Origin, RuleSpec};
 use chanio_model::profile::Profile;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 
 /// A vport whose representor the kernel can put filters on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub(crate) struct Basis {
     pub switchdev: bool,
     pub ports: Vec<KernelPort>,
     pub profile: &'static Profile,
+    /// Which UDP ports are tunnels' to the switch.
+    pub tunnel_ports: TunnelPorts,
     /// Rules that control has asked for, and their distinct masks.
     pub rules: usize,
     pub masks: usize,
@@ -49,6 +54,8 @@ pub(crate) enum Part {
     Filter(VportId),
     /// Hands what the filter is for to the kernel, on this port.
     Cover(VportId),
+    /// Leads what may be for the filter to its chain, at this port.
+    Entry(VportId),
     /// Frames from the address.
     From(Form),
     /// Frames to the address that came from there.
@@ -98,6 +105,8 @@ pub(crate) struct Plan {
     /// In the order in which they were given.
     pub rules: Vec<(RuleKey, Origin, RuleSpec)>,
     pub listed: Vec<Listed>,
+    /// The neighbours, by netdev, that rules send packets to.
+    pub neighbours: Vec<(RuleKey, (u32, IpAddr))>,
     seen_masks: HashSet<(Origin, u32, FlowKey)>,
 }
 
@@ -148,6 +157,7 @@ impl Planner {
 /// The ports by number and by netdev, and what speaks against their being in hardware.
 pub(super) struct Ports<'a> {
     pub list: &'a [KernelPort],
+    pub tunnels: Tunnels<'a>,
     by_index: HashMap<u32, &'a KernelPort>,
     /// Why nothing that comes in there is to be treated in hardware.
     no_entry: BTreeMap<VportId, String>,
@@ -156,9 +166,10 @@ pub(super) struct Ports<'a> {
 }
 
 impl<'a> Ports<'a> {
-    fn new(mirror: &Mirror, basis: &'a Basis) -> Self {
+    fn new(mirror: &'a Mirror, basis: &'a Basis) -> Self {
         let mut ports = Self {
             list: &basis.ports,
+            tunnels: Tunnels::new(mirror, basis),
             by_index: basis.ports.iter().map(|p| (p.ifindex, p)).collect(),
             no_entry: BTreeMap::new(),
             no_exit: BTreeMap::new(),
@@ -187,7 +198,8 @@ impl<'a> Ports<'a> {
     }
 }
 
-fn no_entry(mirror: &Mirror, basis: &Basis, ifindex: u32) -> Option<String> {
+/// Why nothing that comes in at a port is to be treated in hardware.
+pub(super) fn no_entry(mirror: &Mirror, basis: &Basis, ifindex: u32) -> Option<String> {
     if !basis.switchdev {
         return Some("the eswitch is in legacy mode".to_owned());
     }
@@ -213,7 +225,8 @@ const PLAIN_QDISCS: [&str; 8] = [
     "sfq",
 ];
 
-fn no_exit(mirror: &Mirror, ifindex: u32) -> Option<String> {
+/// Why nothing is to be sent out of a netdev in hardware.
+pub(super) fn no_exit(mirror: &Mirror, ifindex: u32) -> Option<String> {
     let Some(link) = mirror.links.get(&ifindex) else {
         return Some("the representor is not in this network namespace".to_owned());
     };

@@ -15,12 +15,15 @@ use super::effect::Effects;
 use super::mirror::{Hook, Mirror, Place, Seen};
 use super::plan::{Basis, KernelPort, Listed, Part, Plan, Ports, Source};
 use chanio_model::VportId;
-use chanio_model::flow::{Action, Control, FlowKey, Match, Origin, RuleSpec};
+use chanio_model::flow::{Action, Control, FlowKey, Match, Origin, RuleSpec, TunnelKey};
 use chanio_netlink::tc::action::Kind;
-use chanio_netlink::tc::model::{NotOffloaded, Surroundings, to_match, to_model};
+use chanio_netlink::tc::model::{
+    NextHop, NotOffloaded, Surroundings, TunnelDevice, to_match, to_model,
+};
 use chanio_netlink::tc::{At, Filter, FilterKind, INGRESS};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
 /// ETH_P_ALL and the tags' types: filters for these see packets of any type.
 const ALL_AND_TAGS: [u16; 3] = [3, 0x8100, 0x88a8];
@@ -96,6 +99,7 @@ pub(super) fn plan(
             let job = Job {
                 hook: *hook,
                 port,
+                tunnel: None,
                 apart,
                 meters: &meters,
                 bridged: mirror
@@ -108,6 +112,22 @@ pub(super) fn plan(
             if job.place_all(filters, plan, &mut outcomes) {
                 shut.insert(port.vport);
             }
+        }
+    }
+    for (uplink, index) in ports.tunnels.with_filters() {
+        let hook = Hook::Ingress(index);
+        let job = Job {
+            hook,
+            port: uplink,
+            tunnel: Some(index),
+            apart: false,
+            meters: &meters,
+            bridged: false,
+            ports,
+            basis,
+        };
+        if let Some(filters) = mirror.filters.get(&hook) {
+            job.place_all(filters, plan, &mut outcomes);
         }
     }
     for port in ports.list {
@@ -179,6 +199,9 @@ fn listed(mirror: &Mirror, hook: Hook, place: Place, seen: &Seen, outcome: Outco
 struct Job<'a> {
     hook: Hook,
     port: &'a KernelPort,
+    /// The filters are those of this tunnel's netdev, for what has come in at the port in such a
+    /// tunnel.
+    tunnel: Option<u32>,
     /// Other ports have the same filters, and are not in hardware.
     apart: bool,
     /// How many filters have each police action.
@@ -204,10 +227,14 @@ impl Job<'_> {
                 outcome.why_not = why_not;
             }
         };
-        if let Some(why) = self.ports.no_entry(self.port.vport) {
+        let no_entry = match self.tunnel {
+            Some(index) => self.ports.tunnels.no_entry(index),
+            None => self.ports.no_entry(self.port.vport).map(str::to_owned),
+        };
+        if let Some(why) = no_entry {
             filters
                 .keys()
-                .for_each(|place| note(*place, Some(why.to_owned())));
+                .for_each(|place| note(*place, Some(why.clone())));
             return true;
         }
         let mut sorted: Vec<_> = filters.iter().collect();
@@ -260,6 +287,10 @@ impl Job<'_> {
         let mut closed_by: Option<String> = None;
         // Covers that are needed only if something comes behind them.
         let mut covers = Vec::new();
+        // What cannot be handed to the kernel as it came: once it has left its tunnel.
+        let mut left = Vec::new();
+        // The host's addresses whose packets are led to the chain of a tunnel's netdev.
+        let mut entered = BTreeSet::new();
         for item in chain {
             let source = Source::Filter(self.hook, item.place);
             if let Some(why) = &closed_by {
@@ -267,9 +298,26 @@ impl Job<'_> {
                 continue;
             }
             match &item.fate {
+                Fate::In(spec) if left.iter().any(|(m, _)| !apart(m, &spec.matches)) => {
+                    let behind = left.iter().find(|(m, _)| !apart(m, &spec.matches));
+                    let place = behind.map_or(item.place, |(_, place)| *place);
+                    note(item.place, Some(behind_software(place)));
+                    left.push((spec.matches.clone(), item.place));
+                }
                 Fate::In(spec) => {
+                    let key = (source, Part::Filter(self.port.vport));
+                    let neighbour = self.ports.tunnels.neighbour(spec);
+                    plan.neighbours.extend(neighbour.map(|to| (key, to)));
                     let mut rules = std::mem::take(&mut covers);
-                    rules.push(((source, Part::Filter(self.port.vport)), spec.clone()));
+                    let mut spec = spec.clone();
+                    if let Some(index) = self.tunnel.filter(|_| is_first) {
+                        let entry = self.ports.tunnels.enter(index, &mut spec);
+                        let entry =
+                            entry.filter(|entry| entered.insert(entry.matches.value.ip_dst));
+                        let entry_key = (source, Part::Entry(self.port.vport));
+                        rules.extend(entry.map(|entry| (entry_key, entry)));
+                    }
+                    rules.push((key, spec));
                     match plan.add(self.basis, Origin::Tc, rules) {
                         Ok(()) => note(item.place, None),
                         Err(why) if is_first => {
@@ -283,12 +331,11 @@ impl Job<'_> {
                     note(item.place, Some(why.clone()));
                     match cover {
                         None => {}
+                        Some(cover) if self.tunnel.is_some() => {
+                            left.push((cover.clone(), item.place));
+                        }
                         Some(all) if takes_all(all) => {
-                            let (chain, prio) = (item.place.chain, item.place.priority);
-                            let why = format!(
-                                "behind the filter of chain {chain}, prio {prio}, which is only in software"
-                            );
-                            closed_by = Some(why);
+                            closed_by = Some(behind_software(item.place));
                         }
                         Some(cover) => {
                             let spec = RuleSpec {
@@ -316,8 +363,12 @@ impl Job<'_> {
             Err(why) => return Fate::out(why.clone(), self.by_protocol(seen.protocol)),
         };
         let around = Around(self.ports);
-        let matches = to_match(&filter, &around);
-        if matches.as_ref().is_ok_and(Match::is_tunnel) {
+        let mut matches = to_match(&filter, &around);
+        if let (Some(index), Ok(matches)) = (self.tunnel, &mut matches) {
+            if let Err(why) = self.ports.tunnels.outside(index, filter.chain(), matches) {
+                return Fate::out(why, matches.clone());
+            }
+        } else if matches.as_ref().is_ok_and(Match::is_tunnel) {
             // The kernel sees outer headers only behind a tunnel's netdev.
             return Fate::Out {
                 why: "match on enc_*: what a representor receives was in no tunnel".to_owned(),
@@ -329,18 +380,32 @@ impl Job<'_> {
             exact.unwrap_or_else(|| self.by_protocol(seen.protocol))
         };
         match to_model(&filter, &around) {
-            Ok(spec) => match self.objection(&spec) {
-                None => Fate::In(spec),
-                Some(why) => Fate::out(why, cover()),
-            },
-            Err(why) => Fate::out(why.to_string(), cover()),
+            Ok(mut spec) => {
+                spec.matches = cover();
+                match self.objection(&spec) {
+                    None => Fate::In(spec),
+                    Some(why) => Fate::out(why, cover()),
+                }
+            }
+            Err(why) => Fate::out(self.in_words(&why), cover()),
         }
+    }
+
+    /// Of tunnels it is known more exactly.
+    fn in_words(&self, why: &NotOffloaded) -> String {
+        let tunnels = &self.ports.tunnels;
+        let known = match why {
+            NotOffloaded::Device(index) => tunnels.no_device(*index),
+            NotOffloaded::Unreachable(to) => tunnels.unreachable(*to),
+            _ => None,
+        };
+        known.unwrap_or_else(|| why.to_string())
     }
 
     /// The filter as it would be on this port alone.
     fn on_port<'f>(&self, filter: &'f Filter) -> Cow<'f, Filter> {
         let at = At::Device {
-            ifindex: self.port.ifindex.cast_signed(),
+            ifindex: self.tunnel.unwrap_or(self.port.ifindex).cast_signed(),
             parent: INGRESS,
         };
         if filter.at == at {
@@ -390,6 +455,9 @@ impl Job<'_> {
                 return Some(why.to_owned());
             }
         }
+        if let Some(why) = self.ports.tunnels.too_long(self.port, spec) {
+            return Some(why);
+        }
         self.basis
             .profile
             .admit_rule(spec)
@@ -398,15 +466,45 @@ impl Job<'_> {
     }
 }
 
+fn behind_software(place: Place) -> String {
+    let Place {
+        chain, priority, ..
+    } = place;
+    format!("behind the filter of chain {chain}, prio {priority}, which is only in software")
+}
+
+/// Whether no packet is for both, as far as their keys tell.
+fn apart(a: &Match, b: &Match) -> bool {
+    let both = b.mask.masked(&a.mask);
+    let inside = a.value.masked(&both) != b.value.masked(&both);
+    let outside = a.tunnel().zip(b.tunnel()).is_some_and(|(a, b)| {
+        let words = (a.value.words().iter().zip(b.value.words()))
+            .zip(a.mask.words().iter().zip(b.mask.words()));
+        words
+            .into_iter()
+            .any(|((a, b), (in_a, in_b))| (a ^ b) & in_a & in_b != 0)
+    });
+    inside || outside
+}
+
 const BACK_TO_FIRST: &str = "action goto chain 0: others' rules are there, too";
 
-/// Whether a match is for everything that comes in at its port.
+/// Whether a match is for everything that comes in at its port, or out of its tunnel's netdev.
 pub(super) fn takes_all(matches: &Match) -> bool {
     let mask = FlowKey {
         in_port: 0,
         ..matches.mask
     };
-    mask == FlowKey::default() && matches.more.is_none()
+    let mut more = matches.more.clone().unwrap_or_default();
+    if let Some(tunnel) = more.tunnel.take() {
+        // Whose netdev it is.
+        let mut mask = tunnel.mask;
+        (mask.kind, mask.dst_port) = (0, 0);
+        if mask != TunnelKey::default() {
+            return false;
+        }
+    }
+    mask == FlowKey::default() && more.is_empty()
 }
 
 struct Around<'a>(&'a Ports<'a>);
@@ -421,5 +519,13 @@ impl Surroundings for Around<'_> {
         ports
             .find(|port| port.vport == vport)
             .map(|port| port.ifindex)
+    }
+
+    fn tunnel(&self, ifindex: u32) -> Option<TunnelDevice> {
+        self.0.tunnels.device(ifindex)
+    }
+
+    fn next_hop(&self, from: IpAddr, to: IpAddr) -> Option<NextHop> {
+        self.0.tunnels.hop((from, to)).ok()
     }
 }

@@ -167,6 +167,41 @@ impl Rtnl {
         }
     }
 
+    /// Sends a request that one message answers, of this type and with this body, and calls `each`
+    /// with type and body of the answer; the inner result tells whether the kernel refused it.
+    ///
+    /// # Errors
+    /// The socket itself fails.
+    pub(crate) fn ask(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        each: impl FnOnce(u16, &[u8]),
+    ) -> io::Result<Result<(), KernelError>> {
+        let request = Message {
+            kind,
+            flags: NLM_F_REQUEST,
+            sequence: self.next_seq,
+            port: 0,
+            payload: body.to_vec(),
+        };
+        self.next_seq = self.next_seq.wrapping_add(1);
+        self.socket.send(&request.to_bytes(), 0)?;
+        loop {
+            let len = self.recv()?;
+            let mut all = messages(&self.answers[..len]);
+            let answer = all.find(|(header, _)| header.sequence_number == request.sequence);
+            let Some((header, body)) = answer else {
+                continue;
+            };
+            if header.message_type == NLMSG_ERROR {
+                return Ok(ack(body));
+            }
+            each(header.message_type, body);
+            return Ok(Ok(()));
+        }
+    }
+
     fn append(&mut self, request: Request, flags: u16, datagram: &mut Vec<u8>) {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags | request.flags;

@@ -97,7 +97,7 @@ impl Switch {
                 if let Some(rule) = &kept.rule {
                     rule.count(meta.shard, meta.len, meta.now);
                 }
-                out.missed = kept.missed();
+                out.missed = kept.missed().then_some(0);
                 out.list.push(verdict?);
                 return Ok(());
             }

@@ -26,6 +26,8 @@ pub enum Change {
     SetVepa(bool),
     /// Whether floods reach the wire. A packet meant for the uplink alone goes there in any case.
     SetUplink(bool),
+    /// The group of ports that the uplink shares its rules with; 0: none.
+    SetUplinkBlock(u16),
     /// A new rule.
     AddRule(Arc<Rule>),
     /// Another rule in the place of the one with its id.

@@ -118,8 +118,9 @@ pub struct Outputs {
     pub lost: Vec<(VportId, DropReason)>,
     /// A (vid, source) that the FDB should learn on the in-port.
     pub learn: Option<(u16, Mac)>,
-    /// No rule matched in switchdev mode, so the packet goes to the representor.
-    pub missed: bool,
+    /// In switchdev mode: the chain in which no rule matched, so that the packet goes to the
+    /// representor.
+    pub missed: Option<u32>,
     /// The rewritten first bytes that `list` refers to, of all packets since
     /// [`Outputs::begin_burst`].
     pub heads: Heads,
@@ -186,7 +187,7 @@ impl Outputs {
         self.list.clear();
         self.lost.clear();
         self.learn = None;
-        self.missed = false;
+        self.missed = None;
     }
 
     #[inline]

@@ -22,6 +22,7 @@ pub struct Switch {
     mode: Mode,
     vepa: bool,
     uplink_present: bool,
+    uplink_block: u16,
     pub(super) ports: Ports,
     tables: Tables,
     tunnel_ports: TunnelPorts,
@@ -43,6 +44,7 @@ impl Switch {
             mode: Mode::default(),
             vepa: false,
             uplink_present: false,
+            uplink_block: 0,
             ports: Ports::default(),
             tables: Tables::default(),
             tunnel_ports: TunnelPorts::default(),
@@ -77,6 +79,7 @@ impl Switch {
             Change::SetMode(mode) => self.mode = *mode,
             Change::SetVepa(vepa) => self.vepa = *vepa,
             Change::SetUplink(present) => self.uplink_present = *present,
+            Change::SetUplinkBlock(block) => self.uplink_block = *block,
             Change::AddRule(rule) => {
                 if !self.tables.insert(rule.clone()) {
                     return Err(ChangeError::RuleExists(rule.id()));
@@ -144,7 +147,16 @@ impl Switch {
     /// The group of ports that a port shares its rules with; 0: none.
     #[inline]
     pub(super) fn block_of(&self, vport: VportId) -> u16 {
-        self.ports.get(vport).map_or(0, |port| port.block)
+        match self.ports.get(vport) {
+            Some(port) => port.block,
+            None if vport.is_uplink() => self.uplink_block,
+            None => 0,
+        }
+    }
+
+    /// The same of the uplink.
+    pub fn uplink_block(&self) -> u16 {
+        self.uplink_block
     }
 
     /// What becomes of a packet that came in from a channel or the wire (`key.in_port`).

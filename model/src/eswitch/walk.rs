@@ -95,7 +95,7 @@ impl<'w, 's, P: Probe> Walk<'w, 's, P> {
         };
         let mut next = match first {
             Some(rule) => self.take(rule),
-            None => Next::Done(self.miss()),
+            None => Next::Done(self.miss(0)),
         };
         let mut jumps = 0;
         let result = loop {
@@ -113,7 +113,7 @@ impl<'w, 's, P: Probe> Walk<'w, 's, P> {
             }
             next = match self.lookup(chain, &mut true) {
                 Some(rule) => self.take(rule),
-                None => Next::Done(self.miss()),
+                None => Next::Done(self.miss(chain)),
             };
         };
         Walked {
@@ -299,8 +299,8 @@ impl<'w, 's, P: Probe> Walk<'w, 's, P> {
         Ok(())
     }
 
-    fn miss(&mut self) -> Result<(), DropReason> {
-        self.out.missed = true;
+    fn miss(&mut self, chain: u32) -> Result<(), DropReason> {
+        self.out.missed = Some(chain & MAX_CHAIN);
         self.pass()
     }
 

@@ -112,7 +112,7 @@ impl Naive {
             Change::ReplaceRule(rule) => {
                 self.rules.remove(rule.id()).is_some() && self.rules.insert(rule)
             }
-            Change::SetTunnelPorts(_) => true,
+            Change::SetTunnelPorts(_) | Change::SetUplinkBlock(_) => true,
         }
     }
 

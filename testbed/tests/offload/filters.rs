@@ -1,13 +1,12 @@
 //! Filters of a stock kernel's tc, in software alone and with hardware.
 
 use crate::wire::{Wires, station};
-use crate::{SOON, bridged, handed_up, ip};
+use crate::{SOON, bridged, handed_up, ip, tc};
 use chanio_emu::nic::spec::KernelRule;
 use chanio_model::Mac;
 use chanio_testbed::netns::isolate;
 use chanio_testbed::nic::Bed;
-use chanio_testbed::process::{run, wait_for};
-use std::process::Command;
+use chanio_testbed::process::wait_for;
 use std::time::{Duration, Instant};
 
 /// Bytes of a packet's payload.
@@ -109,10 +108,6 @@ const SETUPS: &[Setup] = &[
         &[None, None, Some("action ct")],
     ),
 ];
-
-fn tc(words: &str) -> String {
-    run(Command::new("tc").args(words.split_whitespace()))
-}
 
 fn with_representors(wires: &Wires, text: &str) -> String {
     (0..4).fold(text.to_owned(), |text, n| {

@@ -2,6 +2,9 @@
 //! this same program runs beside a kernel that has all of tc.
 
 mod filters;
+mod lost;
+mod ovs;
+mod tunnels;
 mod wire;
 
 use chanio_emu::nic::spec::KernelRule;
@@ -14,7 +17,7 @@ use chanio_testbed::process::{run, wait_for};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use wire::{Wires, frame, station};
+use wire::{Marker, Wires, frame, station};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -24,6 +27,10 @@ fn ip(words: &str) {
 
 fn bridge(words: &str) -> String {
     run(Command::new("bridge").args(words.split_whitespace()))
+}
+
+fn tc(words: &str) -> String {
+    run(Command::new("tc").args(words.split_whitespace()))
 }
 
 /// What is listed of an address, and of a VLAN if it is given.
@@ -220,6 +227,20 @@ fn addresses_that_a_bridge_learns_are_switched_in_hardware() {
     ip("link del br0");
 }
 
+/// From each port, to all that are in a VLAN with it.
+const MARKERS: [&[Marker]; 4] = [
+    &[marker(None, &[2]), marker(Some(7), &[1, 3])],
+    &[marker(Some(5), &[0, 2]), marker(Some(7), &[0, 3])],
+    &[marker(None, &[0, 1])],
+    &[marker(None, &[0, 1])],
+];
+/// To four stations with seven tags.
+const FRAMES_OF_PORT: usize = 4 * 7;
+
+const fn marker(tag: Option<u16>, reaches: &'static [usize]) -> Marker {
+    Marker { tag, reaches }
+}
+
 /// What comes out of each frame of a list; every frame twice, the second time with all addresses
 /// in hardware if `offload` says so.
 fn with_vlans(offload: bool) -> Vec<Vec<(usize, Vec<u8>)>> {
@@ -273,7 +294,7 @@ fn with_vlans(offload: bool) -> Vec<Vec<(usize, Vec<u8>)>> {
         .map(|c| handed_up(&bed, c.vport))
         .sum();
     let mut results = Vec::new();
-    for from in 0..4 {
+    for (from, markers) in MARKERS.iter().enumerate() {
         for to in 0..4 {
             for tag in [
                 None,
@@ -284,7 +305,8 @@ fn with_vlans(offload: bool) -> Vec<Vec<(usize, Vec<u8>)>> {
                 Some(9),
                 Some(0x6000),
             ] {
-                results.push(wires.send(from, &frame(station(to), station(from as u8), tag, 1)));
+                let sent = frame(station(to), station(from as u8), tag, 1);
+                results.push(wires.send_marked(from, &sent, markers));
             }
         }
     }
@@ -293,7 +315,12 @@ fn with_vlans(offload: bool) -> Vec<Vec<(usize, Vec<u8>)>> {
         .iter()
         .map(|c| handed_up(&bed, c.vport))
         .sum();
-    let slow = after - before;
+    // Markers are broadcasts, and those are the bridge's.
+    let markers: usize = MARKERS
+        .iter()
+        .map(|of_port| of_port.len() * FRAMES_OF_PORT)
+        .sum();
+    let slow = after - before - markers as u64;
     println!(
         "offload {offload}: {slow} of {} frames took the host's way",
         results.len()
@@ -337,11 +364,13 @@ fn a_guest_with_all_of_tc_and_vlans() {
     let name = own.file_name().unwrap().to_str().unwrap();
     let script = format!(
         "load tun bridge sch_ingress cls_flower cls_matchall act_csum act_ct act_gact act_mirred \
-         act_pedit act_police act_vlan\n\
+         act_pedit act_police act_tunnel_key act_vlan veth vxlan geneve ip_gre openvswitch\n\
          {name} --ignored --test-threads 1 --nocapture\n"
     );
+    let mut programs = vec![own.clone(), PathBuf::from("/usr/sbin/bridge")];
+    programs.extend(ovs::PROGRAMS.map(PathBuf::from));
     let mut guest = Guest {
-        programs: &[own.clone(), PathBuf::from("/usr/sbin/bridge")],
+        programs: &programs,
         ..Guest::new(dir.path(), &script)
     }
     .boot();
@@ -349,5 +378,5 @@ fn a_guest_with_all_of_tc_and_vlans() {
         text.contains("guest: done") || text.contains("guest: failed")
     });
     println!("{said}");
-    assert!(said.contains("test result: ok. 2 passed"));
+    assert!(said.contains("test result: ok. 4 passed"));
 }

@@ -9,6 +9,17 @@ use std::time::{Duration, Instant};
 /// What is on a port when nothing has come for so long.
 const QUIET: Duration = Duration::from_millis(40);
 
+/// The payload of the first marker.
+const FIRST_MARKER: u8 = 0xe0;
+
+/// A broadcast that comes after all that was sent before it.
+pub struct Marker {
+    /// Its tag.
+    pub tag: Option<u16>,
+    /// The ports that it gets to.
+    pub reaches: &'static [usize],
+}
+
 /// Channels `a`, `b` and so on, each with a driver.
 pub struct Wires {
     pub channels: Vec<ChannelInfo>,
@@ -49,23 +60,77 @@ impl Wires {
         frames: &[Vec<u8>],
         silence: Duration,
     ) -> Vec<(usize, Vec<u8>)> {
+        self.put(port, frames);
+        let (mut got, mut quiet) = (Vec::new(), Instant::now());
+        while quiet.elapsed() < silence {
+            let more = self.take();
+            if !more.is_empty() {
+                quiet = Instant::now();
+            }
+            got.extend(more);
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        got.sort();
+        got
+    }
+
+    /// Sends a frame from a port, and behind it markers that go the longest way, through the bridge,
+    /// to every port that the frame could get to; what came before they all did.
+    pub fn send_marked(
+        &mut self,
+        port: usize,
+        frame: &[u8],
+        markers: &[Marker],
+    ) -> Vec<(usize, Vec<u8>)> {
+        let marker = |(n, marker): (u8, &Marker)| {
+            self::frame(
+                Mac::BROADCAST,
+                station(port as u8),
+                marker.tag,
+                FIRST_MARKER + n,
+            )
+        };
+        let mut frames = vec![frame.to_vec()];
+        frames.extend((0..).zip(markers).map(marker));
+        self.put(port, &frames);
+        let mut missing: Vec<(usize, u8)> = (FIRST_MARKER..)
+            .zip(markers)
+            .flat_map(|(n, marker)| marker.reaches.iter().map(move |port| (*port, n)))
+            .collect();
+        let (mut got, end) = (Vec::new(), Instant::now() + Duration::from_secs(10));
+        while !missing.is_empty() {
+            assert!(Instant::now() < end, "from {port}, missing are {missing:?}");
+            for (at, frame) in self.take() {
+                let last = frame.last().copied().unwrap_or_default();
+                match missing.iter().position(|m| *m == (at, last)) {
+                    Some(found) => {
+                        missing.swap_remove(found);
+                    }
+                    None => got.push((at, frame)),
+                }
+            }
+        }
+        got.sort();
+        got
+    }
+
+    fn put(&mut self, port: usize, frames: &[Vec<u8>]) {
         let client = &mut self.clients[port];
         for frame in frames {
             assert!(client.send(frame).unwrap(), "the ring is full");
         }
         client.flush().unwrap();
-        let (mut got, mut quiet) = (Vec::new(), Instant::now());
-        while quiet.elapsed() < silence {
-            for (port, client) in self.clients.iter_mut().enumerate() {
-                let mut frame = Vec::new();
-                while client.receive(&mut frame).unwrap() {
-                    got.push((port, std::mem::take(&mut frame)));
-                    quiet = Instant::now();
-                }
+    }
+
+    /// What has come out of all ports.
+    fn take(&mut self) -> Vec<(usize, Vec<u8>)> {
+        let mut got = Vec::new();
+        for (port, client) in self.clients.iter_mut().enumerate() {
+            let mut frame = Vec::new();
+            while client.receive(&mut frame).unwrap() {
+                got.push((port, std::mem::take(&mut frame)));
             }
-            std::thread::sleep(Duration::from_micros(200));
         }
-        got.sort();
         got
     }
 }

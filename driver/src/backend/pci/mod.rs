@@ -118,6 +118,8 @@ impl Pci {
             flows,
             fdb_entries: 0,
             tunnel_ports: None,
+            uplink_block: None,
+            kernel_overruns: None,
         })
     }
 }
@@ -231,6 +233,7 @@ impl Nic for Pci {
             (Feature::Vepa, change.vepa == Some(true)),
             (Feature::Ageing, change.ageing_secs.is_some()),
             (Feature::TunnelPorts, change.tunnel_ports.is_some()),
+            (Feature::Block, change.uplink_block.is_some()),
             (Feature::Switchdev, change.switchdev == Some(true)),
         ];
         for (feature, needed) in needs {

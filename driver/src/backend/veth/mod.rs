@@ -118,6 +118,8 @@ impl Veth {
             flows,
             fdb_entries: self.read_fdb(&state)?.len() as u64,
             tunnel_ports: None,
+            uplink_block: None,
+            kernel_overruns: None,
         })
     }
 }
@@ -250,6 +252,13 @@ impl Nic for Veth {
         }
         if change.tunnel_ports.is_some() {
             return Err(refuse(self, Feature::TunnelPorts));
+        }
+        if change.uplink_block.is_some() {
+            return Err(DeviceError::Unsupported {
+                what: "a block of the uplink".into(),
+                why: "it is a netdev of the host's: tc qdisc add dev … ingress_block N clsact"
+                    .into(),
+            });
         }
         if let Some(secs) = change.ageing_secs
             && !(10..=1_000_000).contains(&secs)

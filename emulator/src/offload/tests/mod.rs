@@ -4,25 +4,31 @@ mod bridge;
 mod property;
 mod recorded;
 mod tc;
+mod tunnel;
 
 use super::mirror::{Effect, Hook, Mirror};
 use super::plan::{Basis, KernelPort, Part, Plan, Planner, Source};
+use super::way;
 use chanio_model::VportId;
+use chanio_model::edit::TunnelKind;
 use chanio_model::flow::RuleSpec;
 use chanio_model::profile::GENERIC;
 use chanio_netlink::tc::flower::RuleFlags;
 use chanio_netlink::tc::model::{Surroundings, from_model};
 use chanio_netlink::tc::{Filter, FilterKind, NEW_FILTER, NEW_QDISC, Qdisc};
 
-/// Ports `p1` to `p4` have netdevs 11 to 14.
+/// Ports `p0` to `p4` have netdevs 10 to 14; a VXLAN's is 20.
 struct Around;
 
 impl Surroundings for Around {
     fn vport(&self, ifindex: u32) -> Option<VportId> {
-        (11..=14).contains(&ifindex).then(|| VportId(ifindex - 10))
+        (10..=14).contains(&ifindex).then(|| VportId(ifindex - 10))
     }
     fn ifindex(&self, vport: VportId) -> Option<u32> {
         Some(vport.0 + 10)
+    }
+    fn tunnel_device(&self, kind: TunnelKind) -> Option<u32> {
+        (kind == TunnelKind::Vxlan).then_some(20)
     }
 }
 
@@ -101,6 +107,7 @@ impl World {
                 switchdev: true,
                 ports: (1..=4).map(port).collect(),
                 profile: &GENERIC,
+                tunnel_ports: Default::default(),
                 rules: 0,
                 masks: 0,
             },

@@ -188,7 +188,9 @@ fn encapsulate(
     let (src, dst): (IpAddr, IpAddr) = v4
         .or(v6)
         .ok_or_else(|| unsupported("tunnel_key set without addresses"))?;
-    let hop = around.next_hop(dst).ok_or(NotOffloaded::Unreachable(dst))?;
+    let hop = around
+        .next_hop(src, dst)
+        .ok_or(NotOffloaded::Unreachable(dst))?;
     let mut options = GeneveOptions::new();
     let mut gbp = None;
     if let Some(given) = &metadata.options {

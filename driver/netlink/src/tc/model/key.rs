@@ -81,11 +81,14 @@ fn ethernet(key: &FlowerKey, protocol: u16, to: &mut Match) -> Done {
     if let Some(mac) = key.eth.src {
         (value.eth_src, mask.eth_src) = masked_mac(mac);
     }
-    let outermost = key
-        .eth
-        .eth_type
-        .or((protocol != ETH_P_ALL).then_some(protocol));
     let is_tag = |kind: Option<u16>| matches!(kind, Some(VLAN | QINQ));
+    let by_filter = (protocol != ETH_P_ALL).then_some(protocol);
+    // tc says with the key what the outermost type is; the kernel, which it is behind the tags
+    // (net/sched/cls_flower.c, fl_dump_key).
+    let outermost = match is_tag(by_filter) {
+        true => by_filter,
+        false => key.eth.eth_type.or(by_filter),
+    };
     let inner = &key.cvlan;
     let mut kind = outermost;
     if is_tag(kind) {

@@ -91,9 +91,9 @@ pub trait Surroundings {
         let _ = kind;
         None
     }
-    /// The way to a tunnel's other end.
-    fn next_hop(&self, to: IpAddr) -> Option<NextHop> {
-        let _ = to;
+    /// The way from our end of a tunnel to the other.
+    fn next_hop(&self, from: IpAddr, to: IpAddr) -> Option<NextHop> {
+        let _ = (from, to);
         None
     }
     /// Where samples of a psample group go.

@@ -36,7 +36,7 @@ impl Surroundings for Around {
             _ => None,
         }
     }
-    fn next_hop(&self, to: IpAddr) -> Option<NextHop> {
+    fn next_hop(&self, _from: IpAddr, to: IpAddr) -> Option<NextHop> {
         let hop = NextHop {
             vport: VportId(4),
             eth_src: Mac([2; 6]),
@@ -118,6 +118,28 @@ fn tunnel_matches_come_back() {
         there_and_back(&format!(
             "vlan_id none {words} eth_type ipv4 action redirect p2"
         ));
+    }
+}
+
+/// A filter for a type behind a tag, as the kernel tells of it.
+#[test]
+fn the_kernel_names_the_innermost_type() {
+    let text =
+        "in_port p1 vlan_id 7 vlan_tpid 802.1q cvlan_id none eth_type ipv4 action redirect p2";
+    let wanted = rule(text);
+    let mut filter = from_model(&wanted, &Around).unwrap();
+    let Some(FilterKind::Flower(flower)) = &mut filter.kind else {
+        panic!("{filter:?}");
+    };
+    assert_eq!(filter.protocol, 0x8100);
+    assert_eq!(flower.key.vlan.eth_type, Some(0x0800));
+    for told in [0x8100, 0x0800] {
+        let Some(FilterKind::Flower(flower)) = &mut filter.kind else {
+            panic!("{filter:?}");
+        };
+        flower.key.eth.eth_type = Some(told);
+        let matches = to_match(&filter, &Around).unwrap();
+        assert_eq!(matches, wanted.matches, "{told:#06x}");
     }
 }
 
