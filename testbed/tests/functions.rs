@@ -309,12 +309,8 @@ fn many_subfunctions_are_made_in_one_call() {
     let bed = Bed::with("generic", 2 * count + 2);
     let mut nic = bed.open();
     nic.set_eswitch(switchdev(true)).unwrap();
-    let one = |n: usize| ChannelSpec {
-        attach: Attach::tap("a", &format!("e{n}"), Vec::new()).unwrap(),
-        ..spec(&format!("pod{n}"), "a", "10.0.0.1/24")
-    };
     let begun = Instant::now();
-    let made = nic.add_channels((1..=count).map(one).collect()).unwrap();
+    let made = nic.add_channels((1..=count).map(plain).collect()).unwrap();
     let made_in = begun.elapsed();
     assert!(made.iter().all(|channel| channel.state == "running"));
     let begun = Instant::now();
@@ -333,4 +329,96 @@ fn many_subfunctions_are_made_in_one_call() {
         begun.elapsed()
     );
     assert!(nic.channels(&[]).unwrap().is_empty());
+}
+
+/// A channel of a container's, without an address.
+fn plain(n: usize) -> ChannelSpec {
+    ChannelSpec {
+        attach: Attach::tap("a", &format!("e{n}"), Vec::new()).unwrap(),
+        ..spec(&format!("pod{n}"), "a", "10.0.0.1/24")
+    }
+}
+
+/// Counted in requests, not in time: the same for each, however many there are.
+#[test]
+fn what_a_channel_costs_does_not_grow_with_their_number() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    let bed = Bed::with("generic", 100);
+    bed.open().set_eswitch(switchdev(true)).unwrap();
+    let asked = |work: &dyn Fn(&mut dyn Nic)| {
+        let mut nic = bed.open();
+        bed.faults.clear();
+        work(&mut *nic);
+        bed.faults.seen().len()
+    };
+    let costs = [6, 12, 24].map(|count| {
+        let added = asked(&|nic| {
+            nic.add_channels((1..=count).map(plain).collect()).unwrap();
+        });
+        let counted = asked(&|nic| {
+            // The uplink has counters, too.
+            assert_eq!(nic.stats(&[], false).unwrap().len(), count + 1);
+        });
+        let rule = |n: usize| format!("in_port pod{n} action drop");
+        let ruled = asked(&|nic| {
+            nic.add_flows((1..=count).map(rule).collect(), false)
+                .unwrap();
+        });
+        let removed = asked(&|nic| {
+            let channels = nic.channels(&[]).unwrap();
+            let names: Vec<_> = channels.into_iter().map(|c| c.name).collect();
+            nic.del_channels(&names).unwrap();
+        });
+        println!(
+            "{count}: {added} to add, {counted} to count, {ruled} for rules, {removed} to remove"
+        );
+        [added, counted, ruled, removed]
+    });
+    // A look more or less at who has not come yet.
+    const SLACK: usize = 6;
+    for step in 0..4 {
+        let [few, some, many] = costs.map(|cost| cost[step]);
+        assert!(many >= 24 && many > some && some > few, "{costs:?}");
+        assert!(many - some <= 2 * (some - few) + SLACK, "{step}: {costs:?}");
+    }
+}
+
+/// As mlx5_core is told of a new address or MTU, and puts it into hardware.
+#[test]
+fn the_switch_follows_what_a_container_does_to_its_netdev() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    let bed = Bed::new("mlx5-cx6dx");
+    let mut nic = bed.open();
+    nic.set_eswitch(switchdev(true)).unwrap();
+    nic.add_channels(vec![plain(1), plain(2)]).unwrap();
+    let address = "02:c0:00:00:00:99";
+    let change = ["ip", "link", "set", "e1", "mtu", "9000", "address", address];
+    bed.containers[0].run(&change);
+    let there = |name: &str| -> (u64, String) {
+        // Whoever asks the kernel that is played finds it done.
+        nic_list(&bed);
+        let channels = bed._emulator.json("channel show");
+        let channels = channels.as_array().unwrap().iter();
+        let mut named = channels.filter(|c| c["name"] == name);
+        let channel = named.next().unwrap();
+        let mac = channel["mac"].as_str().unwrap();
+        (channel["mtu"].as_u64().unwrap(), mac.to_owned())
+    };
+    assert_eq!(there("pf0sf1"), (9000, address.to_owned()));
+    let (mtu, mac) = there("pf0sf2");
+    assert!(
+        mtu == 1400 && mac != address,
+        "the other one stays: {mtu} {mac}"
+    );
+    // An address that another channel has is not the switch's to take away.
+    bed.containers[0].run(&["ip", "link", "set", "e2", "address", address]);
+    assert_ne!(there("pf0sf2").1, address);
+}
+
+fn nic_list(bed: &Bed) {
+    bed.open().channels(&[]).unwrap();
 }

@@ -1,7 +1,14 @@
 //! Ten thousand channels, through the programs that users run.
 
+use chanio::DeviceAddress;
+use chanio::device::open_over;
+use chanio::nic::{ChannelSpec, EswitchChange};
+use chanio::transport::{Machine, Played, Transport};
+use chanio_emu::nic::spec::Attach;
+use chanio_testbed::conform::bed::wish;
 use chanio_testbed::emulator::Emulator;
 use chanio_testbed::netns::isolate;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Resident memory of a process, MiB.
@@ -81,4 +88,78 @@ fn ten_thousand_channels_with_representors() {
         println!("{channels} channels instead of 10000: the limit of open files is {limit}");
     }
     scale("tap", channels);
+}
+
+/// Channels that are netdevs, by the driver layer: of a device of devlink's, and of the emulator's
+/// own. In one namespace, and in a container, where moving each there costs the kernel a grace
+/// period. Takes minutes:
+/// `cargo nextest run --workspace --run-ignored only --no-capture -E 'test(through_the_driver)'`,
+/// with CHANIO_CHANNELS in the environment for another number.
+#[test]
+#[ignore = "takes minutes"]
+fn ten_thousand_channels_through_the_driver_layer() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    isolate();
+    // What IPv6 does for each netdev is not what is measured.
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+    let wanted =
+        std::env::var("CHANIO_CHANNELS").map_or(10_000_usize, |text| text.parse().unwrap());
+    // A representor and a netdev each.
+    let limit = chanio_emu::port::nofile_limit(2 * wanted as u64 + 1_200);
+    let count = wanted.min(limit.saturating_sub(100) as usize / 2);
+    if count < wanted {
+        println!("{count} channels instead of {wanted}: the limit of open files is {limit}");
+    }
+    let container = chanio_testbed::netns::Netns::new("pod");
+    for device in ["pci/0000:03:00.0", "emu"] {
+        for netns in ["home", container.name()] {
+            let dir = tempfile::tempdir().unwrap();
+            let options = format!(
+                "--queues {} --netlink --function-queues 1 --workers 1",
+                count + 1
+            );
+            let emu = Emulator::start(dir.path(), &options);
+            let (address, over): (DeviceAddress, Arc<dyn Transport>) = match device {
+                "emu" => {
+                    let address = format!("emu:{}", emu.run_dir().display());
+                    (address.parse().unwrap(), Arc::new(Machine))
+                }
+                pci => {
+                    let played = Played::find(emu.run_dir()).unwrap();
+                    (pci.parse().unwrap(), Arc::new(played))
+                }
+            };
+            let mut nic = open_over(&address, over).unwrap();
+            let switchdev = Some(true);
+            let mode = EswitchChange {
+                switchdev,
+                ..EswitchChange::default()
+            };
+            nic.set_eswitch(mode).unwrap();
+            let place = match netns {
+                "home" => format!("/proc/{}/ns/net", emu.pid()),
+                name => name.to_owned(),
+            };
+            let spec = |n: usize| ChannelSpec {
+                attach: Attach::tap(&place, &format!("e{n}"), Vec::new()).unwrap(),
+                ..wish(&format!("ch{n}"))
+            };
+            let begun = Instant::now();
+            let made = nic.add_channels((0..count).map(spec).collect()).unwrap();
+            let made_in = begun.elapsed();
+            assert_eq!(made.len(), count);
+            let begun = Instant::now();
+            assert_eq!(nic.channels(&[]).unwrap().len(), count);
+            println!(
+                "{device}: {count} channels in netns {netns}: made in {:.1} s ({:.2} ms each), listed \
+                 in {:.1} s",
+                made_in.as_secs_f64(),
+                made_in.as_secs_f64() * 1e3 / count as f64,
+                begun.elapsed().as_secs_f64(),
+            );
+            emu.stop();
+        }
+    }
 }

@@ -12,12 +12,8 @@ use std::io::ErrorKind::{InvalidInput, PermissionDenied};
 
 /// In the namespace: the netdev's addresses, and up.
 pub(super) fn bring_up(transport: &dyn Transport, wanted: &Place) -> Result<(), DeviceError> {
-    let mut inside = Route::open_in(transport, &wanted.netns)?;
-    let whose = format!(
-        "netdev `{}` in netns `{}`",
-        wanted.ifname,
-        wanted.netns.name()
-    );
+    let mut inside = Route::open_in(transport, &Netns::open(&wanted.netns)?)?;
+    let whose = format!("netdev `{}` in netns `{}`", wanted.ifname, wanted.netns);
     let link = inside.link_named(wanted.ifname.as_str());
     let link = link.map_err(|e| e.at(&format!("finding {whose}")))?;
     let link = link.ok_or_else(|| DeviceError::Refused {
@@ -38,14 +34,14 @@ pub(super) fn bring_up(transport: &dyn Transport, wanted: &Place) -> Result<(), 
 #[derive(Debug)]
 pub(super) struct Inside {
     /// As `ip netns` has it.
-    pub(super) netns: Netns,
+    pub(super) netns: String,
     pub(super) link: Link,
 }
 
 impl Inside {
     /// Where it is, as `channel add --attach` has it.
     pub(super) fn attach(&self) -> String {
-        attach(Some(self.netns.name()), Some(&self.link.name))
+        attach(Some(&self.netns), Some(&self.link.name))
     }
 }
 
@@ -57,12 +53,8 @@ pub(super) fn change<C>(
     mtu: Option<u16>,
     undo: &mut Undo<C>,
 ) -> Result<(), DeviceError> {
-    let step = format!(
-        "changing netdev `{}` in netns `{}`",
-        at.link.name,
-        at.netns.name()
-    );
-    let mut inside = Route::open_in(transport, &at.netns)?;
+    let step = format!("changing netdev `{}` in netns `{}`", at.link.name, at.netns);
+    let mut inside = Route::open_in(transport, &Netns::open(&at.netns)?)?;
     let link = || LinkUnspec::new_with_index(at.link.index);
     let (mut new, mut back) = (link(), link());
     if let Some(mac) = mac {
@@ -93,7 +85,11 @@ pub(super) fn find(
     wanted: impl Fn(&Link) -> bool,
 ) -> Result<Vec<Inside>, DeviceError> {
     let mut found = Vec::new();
-    for netns in Netns::all() {
+    for name in Netns::names() {
+        // One that has gone meanwhile has no netdevs.
+        let Ok(netns) = Netns::open(&name) else {
+            continue;
+        };
         let entering = format!("entering netns `{}`", netns.name());
         let wire = match transport.open_in(&netns, Protocol::Route) {
             // What is no namespace, or none for us, has no netdev that could be told of.
@@ -103,10 +99,11 @@ pub(super) fn find(
         let links = Route::over(Session::over(wire)).links();
         let step = format!("listing netdevs in netns `{}`", netns.name());
         let links = links.map_err(|e| e.at(&step))?;
-        for link in links.into_iter().filter(|link| wanted(link)) {
-            let netns = Netns::open(netns.name())?;
-            found.push(Inside { netns, link });
-        }
+        let links = links.into_iter().filter(|link| wanted(link));
+        found.extend(links.map(|link| Inside {
+            netns: name.clone(),
+            link,
+        }));
     }
     Ok(found)
 }

@@ -153,6 +153,11 @@ impl Devlinks {
         }
     }
 
+    /// What was told so far is not waited for.
+    pub(super) fn forget(&mut self) {
+        self.session.forget_notifications();
+    }
+
     /// Waits until something about the device has changed, or until then.
     pub(super) fn wait(&mut self, until: Instant) -> Told<()> {
         while let Some(message) = self.watch.notification(until)? {

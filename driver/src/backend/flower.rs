@@ -8,10 +8,10 @@ use crate::DeviceError;
 use crate::nic::{Flow, FlowAction};
 use crate::transport::{Session, TransportError};
 use chanio_model::flow::{Action, RuleSpec};
-use chanio_netlink::message::{Message, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use chanio_netlink::message::{Message, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE};
 use chanio_netlink::tc::action as tc_action;
 use chanio_netlink::tc::flower::{FlowerRule, RuleFlags};
-use chanio_netlink::tc::model::{from_model, to_model};
+use chanio_netlink::tc::model::{NotOffloaded, Surroundings, from_model, to_model};
 use chanio_netlink::tc::{
     At, CLSACT, DEL_FILTER, DEL_QDISC, Filter, FilterKind, GET_FILTER, GET_QDISC, INGRESS,
     NEW_FILTER, NEW_QDISC, Qdisc,
@@ -77,7 +77,7 @@ impl Rules<'_> {
                     && rule.spec.priority == spec.priority
                     && rule.spec.matches == spec.matches
             };
-            let old = known.iter().find(same).filter(|_| replace);
+            let old = known.iter().filter(|_| replace).find(same);
             orders.push((self.filter(&spec, id)?, old.map(|rule| rule.filter.clone())));
             ids.push(id);
         }
@@ -95,10 +95,16 @@ impl Rules<'_> {
                     }
                     None => NLM_F_CREATE | NLM_F_EXCL,
                 };
-                rules.put(&filter, flags)?;
-                undo.push("removing a rule", move |rules: &mut Self| match old {
-                    Some(old) => rules.put(&clean(old), NLM_F_CREATE | NLM_F_REPLACE),
-                    None => rules.remove_by_id(&filter),
+                let handle = rules.put(&filter, flags | NLM_F_ECHO)?;
+                undo.push("removing a rule", move |rules: &mut Self| {
+                    match (old, handle) {
+                        (Some(old), _) => rules.put(&clean(old), NLM_F_CREATE | NLM_F_REPLACE),
+                        (None, Some(handle)) => {
+                            return rules.remove(&Filter { handle, ..filter });
+                        }
+                        (None, None) => return rules.remove_by_id(&filter),
+                    }
+                    .map(drop)
                 });
             }
             Ok(())
@@ -109,18 +115,18 @@ impl Rules<'_> {
     /// Removes rules, all or none.
     pub(super) fn del(&mut self, ids: &[u64]) -> Result<(), DeviceError> {
         let known = self.found()?;
+        let there: BTreeSet<u64> = known.iter().map(|rule| rule.id).collect();
         let wanted: BTreeSet<u64> = ids.iter().copied().collect();
-        for id in &wanted {
-            if !known.iter().any(|rule| rule.id == *id) {
-                return Err(refused(format!("id: no flow rule {id}")));
-            }
+        if let Some(id) = wanted.difference(&there).next() {
+            return Err(refused(format!("id: no flow rule {id}")));
         }
         let gone = known.into_iter().filter(|rule| wanted.contains(&rule.id));
         all_or_nothing(self, |rules, undo| {
             for rule in gone {
                 rules.remove(&rule.filter)?;
                 undo.push("adding a rule again", move |rules: &mut Self| {
-                    rules.put(&clean(rule.filter), NLM_F_CREATE | NLM_F_EXCL)
+                    let put = rules.put(&clean(rule.filter), NLM_F_CREATE | NLM_F_EXCL);
+                    put.map(drop)
                 });
             }
             Ok(())
@@ -208,7 +214,7 @@ impl Rules<'_> {
         if self.place == Place::Software {
             software::check(spec, self.ports)?;
         }
-        let mut filter = from_model(spec, self.ports).map_err(|e| refused(e.to_string()))?;
+        let mut filter = from_model(spec, self.ports).map_err(not_for_tc)?;
         let Some(FilterKind::Flower(flower)) = &mut filter.kind else {
             unreachable!("from_model makes flower filters")
         };
@@ -227,28 +233,27 @@ impl Rules<'_> {
 
     /// All of our rules on the switch's ports.
     fn found(&mut self) -> Result<Vec<Found>, DeviceError> {
-        let mut places = Vec::new();
+        let (mut places, mut blocks) = (Vec::new(), BTreeSet::new());
         for qdisc in qdiscs(self.session)? {
             let index = qdisc.header.ifindex;
             let on_port = self.ports.of_netdev(index.cast_unsigned()).is_some();
-            let tunnel = self
-                .ports
-                .tunnels
-                .iter()
-                .any(|(_, i)| *i == index.cast_unsigned());
+            let tunnel = self.ports.tunnel(index.cast_unsigned()).is_some();
             if qdisc.header.parent != CLSACT || !(on_port || tunnel) {
                 continue;
             }
             let at = match qdisc.more.ingress_block {
-                Some(block) if block != 0 => At::Block(block),
+                Some(block) if block != 0 => {
+                    if !blocks.insert(block) {
+                        continue;
+                    }
+                    At::Block(block)
+                }
                 _ => At::Device {
                     ifindex: index,
                     parent: INGRESS,
                 },
             };
-            if !places.contains(&at) {
-                places.push(at);
-            }
+            places.push(at);
         }
         let mut found = Vec::new();
         for at in places {
@@ -315,10 +320,15 @@ impl Rules<'_> {
         done.map(drop).map_err(|e| e.at("removing qdisc clsact"))
     }
 
-    fn put(&mut self, filter: &Filter, flags: u16) -> Result<(), DeviceError> {
+    /// Puts a filter there; with NLM_F_ECHO its handle, as far as the kernel tells it.
+    fn put(&mut self, filter: &Filter, flags: u16) -> Result<Option<u32>, DeviceError> {
         let asked = made(filter.message(NEW_FILTER, flags))?;
         match self.session.request(asked) {
-            Ok(_) => Ok(()),
+            Ok(told) => {
+                let told = told.iter().filter(|message| message.kind == NEW_FILTER);
+                let mut filters = told.filter_map(|told| Filter::parse(&told.payload).ok());
+                Ok(filters.next().map(|told| told.handle).filter(|h| *h != 0))
+            }
             Err(error) if is_missing_classifier(&error) => Err(no_flower()),
             Err(error) => Err(error.at("adding the rule")),
         }
@@ -334,7 +344,7 @@ impl Rules<'_> {
         done.map(drop).map_err(|e| e.at("removing a rule"))
     }
 
-    /// Removes a rule that was just added, whose handle only the kernel knows.
+    /// Removes a rule that was just added, whose handle the kernel has not told.
     fn remove_by_id(&mut self, added: &Filter) -> Result<(), DeviceError> {
         let cookie = |filter: &Filter| match &filter.kind {
             Some(FilterKind::Flower(flower)) => flower.actions.first()?.common.cookie.clone(),
@@ -453,6 +463,20 @@ fn pairs(text: &str) -> BTreeMap<String, String> {
         pairs.insert(key.to_owned(), value.to_owned());
     }
     pairs
+}
+
+/// What tc cannot say, and what is wrong with the rule.
+fn not_for_tc(why: NotOffloaded) -> DeviceError {
+    match why {
+        NotOffloaded::Key(_)
+        | NotOffloaded::Partial(_)
+        | NotOffloaded::Action(_)
+        | NotOffloaded::NoTunnelDevice => DeviceError::Unsupported {
+            what: "the rule as a filter of tc".into(),
+            why: why.to_string(),
+        },
+        _ => refused(why.to_string()),
+    }
 }
 
 fn made(message: chanio_netlink::Result<Message>) -> Result<Message, DeviceError> {

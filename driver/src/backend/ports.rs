@@ -5,6 +5,7 @@ use crate::nic::Representor;
 use chanio_model::VportId;
 use chanio_model::edit::TunnelKind;
 use chanio_netlink::tc::model::{Surroundings, TunnelDevice};
+use std::collections::HashMap;
 
 /// A port of the switch.
 #[derive(Clone, Debug)]
@@ -36,20 +37,47 @@ pub(super) fn representor(link: &Link, vport: VportId, channel: Option<String>) 
     }
 }
 
-/// All ports, and the tunnel devices beside them.
+/// All ports, and the tunnel devices beside them. Each is found without looking at the others.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ports {
-    pub(super) ports: Vec<Port>,
-    pub(super) tunnels: Vec<(TunnelDevice, u32)>,
+    ports: Vec<Port>,
+    tunnels: Vec<(TunnelDevice, u32)>,
+    by_name: HashMap<String, usize>,
+    by_netdev: HashMap<u32, usize>,
+    by_vport: HashMap<VportId, usize>,
 }
 
 impl Ports {
+    /// These; of several with one name the first is called so.
+    pub(super) fn new(ports: Vec<Port>, tunnels: Vec<(TunnelDevice, u32)>) -> Self {
+        let mut all = Ports {
+            tunnels,
+            ..Ports::default()
+        };
+        for (place, port) in ports.iter().enumerate().rev() {
+            all.by_name.insert(port.name.clone(), place);
+            all.by_netdev.insert(port.link.index, place);
+            all.by_vport.insert(port.vport, place);
+        }
+        all.ports = ports;
+        all
+    }
+
+    /// All, in their order.
+    pub(super) fn all(&self) -> &[Port] {
+        &self.ports
+    }
+
     pub(super) fn named(&self, name: &str) -> Option<&Port> {
-        self.ports.iter().find(|port| port.name == name)
+        self.by_name.get(name).map(|place| &self.ports[*place])
     }
 
     pub(super) fn of_netdev(&self, index: u32) -> Option<&Port> {
-        self.ports.iter().find(|port| port.link.index == index)
+        self.by_netdev.get(&index).map(|place| &self.ports[*place])
+    }
+
+    pub(super) fn of_vport(&self, vport: VportId) -> Option<&Port> {
+        self.by_vport.get(&vport).map(|place| &self.ports[*place])
     }
 
     /// Whether this machine has netdevs for tunnels.
@@ -58,8 +86,7 @@ impl Ports {
     }
 
     pub(super) fn name(&self, vport: VportId) -> Option<String> {
-        let port = self.ports.iter().find(|port| port.vport == vport);
-        port.map(|port| port.name.clone())
+        self.of_vport(vport).map(|port| port.name.clone())
     }
 }
 
@@ -81,8 +108,7 @@ impl Surroundings for Ports {
     }
 
     fn ifindex(&self, vport: VportId) -> Option<u32> {
-        let port = self.ports.iter().find(|port| port.vport == vport);
-        port.map(|port| port.link.index)
+        self.of_vport(vport).map(|port| port.link.index)
     }
 
     fn tunnel(&self, ifindex: u32) -> Option<TunnelDevice> {

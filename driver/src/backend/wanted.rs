@@ -40,7 +40,9 @@ pub(super) struct Wanted {
 /// Where a channel's netdev goes.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub(super) netns: Netns,
+    /// As `ip netns` has it, or a path. Opened when it is needed, so that thousands of channels
+    /// do not need thousands of files at once.
+    pub(super) netns: String,
     pub(super) ifname: IfName,
     pub(super) addresses: Vec<IpNet>,
 }
@@ -138,15 +140,19 @@ pub(super) fn check<N: Nic>(nic: &N, spec: ChannelSpec) -> Result<Wanted, Device
             netns,
             ifname,
             addresses,
-        } => Some(Place {
-            ifname: ifname
-                .as_deref()
-                .unwrap_or(DEFAULT_IFNAME)
-                .parse()
-                .map_err(|e: IfNameError| unreadable(format!("attach: {e}")))?,
-            netns: Netns::open(&netns)?,
-            addresses,
-        }),
+        } => {
+            // There is one.
+            Netns::open(&netns)?;
+            Some(Place {
+                ifname: ifname
+                    .as_deref()
+                    .unwrap_or(DEFAULT_IFNAME)
+                    .parse()
+                    .map_err(|e: IfNameError| unreadable(format!("attach: {e}")))?,
+                netns,
+                addresses,
+            })
+        }
         Attach::VhostUser | Attach::VhostUserClient { .. } => {
             return Err(refuse(nic, Feature::VhostUser));
         }

@@ -58,9 +58,10 @@ pub struct Add {
     queues: u16,
     #[command(flatten)]
     settings: Settings,
-    /// vhost-user, vhost-user-client:PATH, tap:NETNS[:IF], or none (netdevsim)
+    /// vhost-user, vhost-user-client:PATH, tap:NETNS[:IF], or none (netdevsim); with --count {n} in
+    /// it is each channel's number, as tap:pod{n} or tap:pod:eth{n}
     #[arg(long, default_value = "vhost-user", value_name = "WHERE")]
-    attach: Attach,
+    attach: String,
     /// Address of the netdev in the container, with its prefix; may be given several times
     #[arg(long = "address", value_name = "ADDRESS/PREFIX")]
     addresses: Vec<IpNet>,
@@ -250,29 +251,37 @@ pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
 
 impl Add {
     fn specs(self) -> Result<Vec<ChannelSpec>, CliError> {
-        let attach = self.attach.with_addresses(self.addresses);
-        let attach = attach.map_err(|e| CliError::Usage(e.to_string()))?;
-        let spec = |name: String| ChannelSpec {
-            name,
-            queues: self.queues,
-            mac: self.settings.mac.clone(),
-            vlan: self.settings.vlan.unwrap_or(0),
-            mtu: self.settings.mtu.unwrap_or(1500),
-            spoofchk: self.settings.spoofchk.is_some_and(Switch::is_on),
-            trust: self.settings.trust.is_some_and(Switch::is_on),
-            link_up: !matches!(self.settings.link, Some(Link::Down)),
-            rss: self.settings.rss.clone().change(),
-            lro: self.settings.lro.is_some_and(Switch::is_on),
-            block: self.settings.block.unwrap_or(0),
-            receive: self.settings.receive.clone().change(),
-            attach: attach.clone(),
+        // A name has no braces, so that nobody can mean them otherwise.
+        let attach = |n: Option<u32>| {
+            let text = match n {
+                Some(n) => self.attach.replace("{n}", &n.to_string()),
+                None => self.attach.clone(),
+            };
+            let attach = text.parse::<Attach>();
+            let attach = attach.and_then(|a| a.with_addresses(self.addresses.clone()));
+            attach.map_err(|e| CliError::Usage(e.to_string()))
         };
-        Ok(match self.count {
-            None => vec![spec(self.name.clone())],
-            Some(count) => (1..=count)
-                .map(|n| spec(format!("{}{n}", self.name)))
-                .collect(),
-        })
+        let spec = |n: Option<u32>| -> Result<_, CliError> {
+            Ok(ChannelSpec {
+                name: n.map_or(self.name.clone(), |n| format!("{}{n}", self.name)),
+                queues: self.queues,
+                mac: self.settings.mac.clone(),
+                vlan: self.settings.vlan.unwrap_or(0),
+                mtu: self.settings.mtu.unwrap_or(1500),
+                spoofchk: self.settings.spoofchk.is_some_and(Switch::is_on),
+                trust: self.settings.trust.is_some_and(Switch::is_on),
+                link_up: !matches!(self.settings.link, Some(Link::Down)),
+                rss: self.settings.rss.clone().change(),
+                lro: self.settings.lro.is_some_and(Switch::is_on),
+                block: self.settings.block.unwrap_or(0),
+                receive: self.settings.receive.clone().change(),
+                attach: attach(n)?,
+            })
+        };
+        match self.count {
+            None => Ok(vec![spec(None)?]),
+            Some(count) => (1..=count).map(|n| spec(Some(n))).collect(),
+        }
     }
 }
 

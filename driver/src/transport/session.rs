@@ -221,6 +221,12 @@ impl Session {
         self.wire.join(group)
     }
 
+    /// Forgets what was told so far, for whoever looks for itself after this.
+    pub fn forget_notifications(&mut self) {
+        self.notifications.clear();
+        self.lost = false;
+    }
+
     /// The next notification, or `None` when there was none until then, or when some were lost:
     /// either way whoever waits has to look for itself.
     pub fn notification(&mut self, until: Instant) -> Result<Option<Message>, TransportError> {

@@ -1,100 +1,38 @@
 //! Virtual functions and subfunctions: channels whose TAP is the function's netdev.
 //!
 //! A subfunction has a port, with a representor, from the moment it is added; its netdev appears
-//! when it was activated and its driver has come, and goes when it is deactivated. The netdev is
-//! therefore made in a namespace that nobody sees, and moved.
+//! when it was activated and its driver has come, and goes when it is deactivated. Until then the
+//! netdev is there, but down, and nobody is told of it: moving it in from another namespace would
+//! cost a grace period of the kernel's for each function.
 
 use super::played::Played;
 use super::refuse;
+use super::table::{Function, Kind};
 use crate::nic::Refused;
 use crate::nic::spec::{Attach, ChannelChange, ChannelSpec};
 use crate::port::IfName;
 use chanio_model::rss::{RssKey, RssSettings};
-use chanio_model::{ChannelName, Mac, VportId};
+use chanio_model::{ChannelName, Mac};
 use chanio_netlink::kernel::Refusal;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
-use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long a function's driver takes to come: as a device on the auxiliary bus is probed by a
 /// thread of the kernel's, nobody may take it for done when the request is.
 const PROBE: Duration = Duration::from_millis(20);
 
-/// What kind of function it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// A subfunction, by the number that its owner gave it.
-    Sf(u32),
-    /// A virtual function, counted from 0.
-    Vf(u16),
-}
-
-/// Whether a function's driver is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Life {
-    /// It is being configured.
-    Inactive,
-    /// Its driver will have come by then.
-    Probing(Instant),
-    /// Its driver is there.
-    Attached {
-        /// The netdev's index in the emulator's namespace, when it came there.
-        ifindex: u32,
-        /// N of its auxiliary device.
-        auxiliary: u32,
-    },
-    /// It is in use, but its driver could not make its netdev.
-    Detached,
-}
-
-/// A function.
-#[derive(Clone, Debug)]
-pub struct Function {
-    /// What kind.
-    pub kind: Kind,
-    /// The channel that it is.
-    pub channel: ChannelName,
-    /// Its vport.
-    pub vport: VportId,
-    /// Its representor's netdev.
-    pub representor: u32,
-    /// Its address, once somebody has set one.
-    pub hw_addr: Option<Mac>,
-    /// RoCE is allowed.
-    pub roce: bool,
-    /// It can be migrated.
-    pub migratable: bool,
-    /// How many event queues its driver may make.
-    pub max_io_eqs: u32,
-    /// Whether it is in use.
-    pub life: Life,
-    /// Queue pairs that its packets are spread over.
-    pub used_queues: u16,
-    /// Its netdev's name, when it appears.
-    pub netdev: IfName,
-}
-
-impl Function {
-    /// It was activated.
-    pub fn is_active(&self) -> bool {
-        self.life != Life::Inactive
-    }
-}
-
 /// mellanox/mlx5/core/eswitch.h: MLX5_ESW_DEFAULT_SF_COMP_EQS, of a subfunction's event queues
 /// those for completions.
 const DEFAULT_IO_EQS: u32 = 8;
 
-/// A namespace in which netdevs are that nobody shall see yet.
-pub fn hidden_namespace() -> io::Result<OwnedFd> {
+/// A namespace in which netdevs are whose functions were deactivated.
+fn hidden_namespace() -> io::Result<OwnedFd> {
     let make = || {
         unshare(CloneFlags::CLONE_NEWNET)?;
-        // What is up there shall not send anything on its own.
-        let _ = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
         Ok(File::open("/proc/thread-self/ns/net")?.into())
     };
     // Threads are in namespaces, and this one ends here.
@@ -107,76 +45,59 @@ impl Played {
     /// The function behind a port.
     pub fn function(&self, port: u32) -> Result<&Function, Refusal> {
         self.functions
-            .get(&port)
+            .get(port)
             .ok_or_else(|| Refusal::errno(libc::ENODEV))
     }
 
     /// Adds a subfunction, inactive, and tells its port.
     pub fn add_sf(&mut self, number: u32) -> Result<u32, Refusal> {
         let kind = Kind::Sf(number);
-        if self.functions.values().any(|f| f.kind == kind) {
+        if self.functions.port_of(kind).is_some() {
             return Err(self
                 .vendor
                 .refuse(libc::EEXIST, self.vendor.words.sf_exists));
         }
-        let port = self.free_sf_port();
-        self.make(vec![(port, kind)])?;
-        Ok(port)
+        let port = self.functions.take_sf_port();
+        let made = self.make(vec![(port, kind)]);
+        if made.is_err() {
+            self.functions.give_sf_port_back(port);
+        }
+        made.map(|()| port)
     }
 
     /// Whether a port's function is a virtual one.
     pub fn is_vf(&self, port: u32) -> bool {
-        let kind = self.functions.get(&port).map(|f| f.kind);
+        let kind = self.functions.get(port).map(|f| f.kind);
         matches!(kind, Some(Kind::Vf(_)))
-    }
-
-    /// The lowest index that no subfunction's port has.
-    fn free_sf_port(&self) -> u32 {
-        let first = self.vendor.first_sf_port;
-        let mut ports = self.functions.range(first..).map(|(port, _)| *port);
-        // Most often they are all in a row.
-        let last = self.functions.last_key_value().map_or(0, |(port, _)| *port);
-        let is_sf = |f: &Function| matches!(f.kind, Kind::Sf(_));
-        let count = self.functions.len() - self.vfs().count();
-        match self.functions.last_key_value() {
-            Some((_, f)) if is_sf(f) && last == first + count as u32 - 1 => last + 1,
-            Some((_, f)) if is_sf(f) => (first..)
-                .find(|port| ports.next() != Some(*port))
-                .unwrap_or(last + 1),
-            _ => first,
-        }
     }
 
     /// The virtual functions, in their order.
     pub fn vfs(&self) -> impl Iterator<Item = (u32, &Function)> {
         let first = self.vendor.first_vf_port;
-        let all = self.functions.range(first..self.vendor.first_sf_port);
-        all.map(|(port, function)| (*port, function))
+        self.functions.range(first..self.vendor.first_sf_port)
     }
 
     /// Removes a subfunction.
     pub fn del_sf(&mut self, port: u32) -> Result<(), Refusal> {
-        let function = self.function(port)?.clone();
+        let channel = self.function(port)?.channel.clone();
         self.nic
-            .del_channels(std::slice::from_ref(&function.channel))
+            .del_channels(&[channel])
             .map_err(|refused| self.vendor.refusal(&refused))?;
-        self.functions.remove(&port);
-        self.forget(&function);
+        self.forget(port);
         Ok(())
     }
 
-    /// What was known of the netdevs of a function that has gone.
-    fn forget(&mut self, function: &Function) {
-        let netdev = match function.life {
-            Life::Attached { ifindex, .. } => Some(ifindex),
-            _ => None,
+    /// A function has gone, with its netdevs and all that was known of them.
+    fn forget(&mut self, port: u32) {
+        let netdev = self.functions.get(port).and_then(Function::ifindex);
+        let Some(function) = self.functions.remove(port) else {
+            return;
         };
         for ifindex in netdev.into_iter().chain([function.representor]) {
             // The rules have gone with the channel that they name.
             self.filters.forget(ifindex);
             self.forget_addresses(ifindex);
         }
-        self.free_auxiliary(function.life);
     }
 
     /// Has so many virtual functions, all of them new; 0: none.
@@ -190,9 +111,7 @@ impl Played {
                 .del_channels(&channels)
                 .map_err(|refused| self.vendor.refusal(&refused))?;
             for port in ports {
-                if let Some(function) = self.functions.remove(&port) {
-                    self.forget(&function);
-                }
+                self.forget(port);
             }
             return Ok(());
         }
@@ -201,33 +120,15 @@ impl Played {
             .collect();
         self.make(kinds.clone())?;
         // The kernel, too, looks for their drivers before the write to sriov_numvfs returns.
-        let now = Instant::now();
         for (port, _) in kinds {
-            if let Some(function) = self.functions.get_mut(&port) {
-                function.life = Life::Probing(now);
-            }
+            self.driver_comes(port);
         }
-        self.probe(now);
         Ok(())
     }
 
     /// Makes the channels of functions, all or none.
     fn make(&mut self, kinds: Vec<(u32, Kind)>) -> Result<(), Refusal> {
-        let hidden = match &self.hidden {
-            Some(hidden) => hidden,
-            None => {
-                let made = hidden_namespace().map_err(|error| {
-                    self.vendor.refuse(
-                        error.raw_os_error().unwrap_or(libc::EIO),
-                        &format!(
-                            "a network namespace for netdevs to come (CAP_SYS_ADMIN): {error}"
-                        ),
-                    )
-                })?;
-                self.hidden.insert(made)
-            }
-        };
-        let netns = format!("/proc/self/fd/{}", hidden.as_raw_fd());
+        let netns = format!("/proc/self/fd/{}", self.home.as_raw_fd());
         let mut specs = Vec::with_capacity(kinds.len());
         let mut names = Vec::with_capacity(kinds.len());
         for (_, kind) in &kinds {
@@ -251,25 +152,16 @@ impl Played {
             names.push(netdev);
         }
         let refusal = |refused: &Refused| self.vendor.refusal(refused);
-        let infos = self.nic.add_channels(specs).map_err(|r| refusal(&r))?;
+        let infos = self.nic.add_functions(specs).map_err(|r| refusal(&r))?;
+        let index = |name: &str| if_nametoindex(name).ok();
         for (((port, kind), info), netdev) in kinds.into_iter().zip(infos).zip(names) {
-            let function = Function {
-                kind,
-                channel: info.spec.name,
-                vport: info.vport,
-                representor: info
-                    .representor
-                    .and_then(|name| if_nametoindex(name.as_str()).ok())
-                    .unwrap_or(0),
-                hw_addr: None,
-                roce: true,
-                migratable: false,
-                max_io_eqs: DEFAULT_IO_EQS,
-                life: Life::Inactive,
-                used_queues: self.config.function_queues,
-                netdev,
-            };
-            self.functions.insert(port, function);
+            let representor = info.representor.as_deref().and_then(index);
+            let ifindex = index(netdev.as_str());
+            let mut function = Function::new(kind, info.spec.name, info.vport, netdev);
+            function.representor = representor.unwrap_or(0);
+            function.max_io_eqs = DEFAULT_IO_EQS;
+            function.used_queues = self.config.function_queues;
+            self.functions.insert(port, function, ifindex);
         }
         Ok(())
     }
@@ -296,37 +188,51 @@ impl Played {
 
     /// Activates a subfunction: its driver comes.
     pub fn activate(&mut self, port: u32) -> Result<(), Refusal> {
-        self.function(port)?;
-        if let Some(function) = self.functions.get_mut(&port)
-            && !function.is_active()
-        {
-            function.life = Life::Probing(Instant::now() + PROBE);
+        if !self.function(port)?.is_active() {
+            self.functions.await_driver(port, Instant::now() + PROBE);
         }
         Ok(())
     }
 
     /// Deactivates a subfunction: its driver goes, and with it its netdev, wherever that is.
     pub fn deactivate(&mut self, port: u32) -> Result<(), Refusal> {
-        let function = self.function(port)?.clone();
-        if let (Life::Attached { .. }, Some(hidden)) = (function.life, &self.hidden) {
-            let moved = self
-                .nic
-                .move_netdev(&function.channel, hidden.as_fd(), &function.netdev);
+        let function = self.function(port)?;
+        if function.auxiliary().is_some() {
+            let (channel, netdev) = (function.channel.clone(), function.netdev.clone());
+            let nic = self.nic.clone();
+            let moved = nic.move_netdev(&channel, self.hidden()?, &netdev);
             if let Err(error) = moved {
                 // Its namespace has gone, and the netdev with it.
                 tracing::debug!(%error, port, "taking back the netdev of a subfunction");
             }
+            self.functions.set_ifindex(port, None);
         }
-        if let Some(function) = self.functions.get_mut(&port) {
-            function.life = Life::Inactive;
-        }
-        self.free_auxiliary(function.life);
+        self.functions.deactivate(port);
         Ok(())
+    }
+
+    /// Where netdevs are whose functions were deactivated: what was set there, as addresses, has
+    /// gone, as with a netdev that its driver makes anew.
+    fn hidden(&mut self) -> Result<BorrowedFd<'_>, Refusal> {
+        if self.hidden.is_none() {
+            let made = hidden_namespace().map_err(|error| {
+                let words = format!("a network namespace for netdevs (CAP_SYS_ADMIN): {error}");
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                self.vendor.refuse(errno, &words)
+            })?;
+            self.hidden = Some(made);
+        }
+        let hidden = self.hidden.as_ref();
+        Ok(hidden.unwrap_or(&self.home).as_fd())
     }
 
     /// Has the switch and the netdev know a function by another address, which its driver chose.
     pub fn set_mac(&self, port: u32, mac: Mac) -> Result<(), Refusal> {
         let channel = &self.function(port)?.channel;
+        let info = self.nic.channel(channel.as_str());
+        if info.is_ok_and(|info| info.spec.mac == Some(mac)) {
+            return Ok(());
+        }
         let change = ChannelChange {
             mac: Some(mac),
             ..ChannelChange::default()
@@ -340,80 +246,37 @@ impl Played {
     /// Sets a function's address, as its owner does.
     pub fn set_hw_addr(&mut self, port: u32, mac: Mac) -> Result<(), Refusal> {
         self.set_mac(port, mac)?;
-        if let Some(function) = self.functions.get_mut(&port) {
+        if let Some(function) = self.functions.get_mut(port) {
             function.hw_addr = Some(mac);
         }
         Ok(())
     }
 
-    /// When the next driver has come.
-    pub fn next_probe(&self) -> Option<Instant> {
-        let probing = self.functions.values().filter_map(|f| match f.life {
-            Life::Probing(at) => Some(at),
-            _ => None,
-        });
-        probing.min()
-    }
-
     /// The drivers that have come by now show their netdevs.
     pub fn probe(&mut self, now: Instant) {
-        let due = |f: &Function| matches!(f.life, Life::Probing(at) if at <= now);
-        let ports: Vec<u32> = self
-            .functions
-            .iter()
-            .filter_map(|(port, f)| due(f).then_some(*port))
-            .collect();
-        for port in ports {
-            let Some(function) = self.functions.get(&port).cloned() else {
-                continue;
-            };
-            let moved =
-                self.nic
-                    .move_netdev(&function.channel, self.home.as_fd(), &function.netdev);
-            let life = match moved {
-                Ok(ifindex) => Life::Attached {
-                    ifindex,
-                    auxiliary: self.new_auxiliary(),
-                },
-                Err(error) => {
-                    tracing::warn!(%error, netdev = %function.netdev, "the netdev of a function");
-                    Life::Detached
-                }
-            };
-            if let Some(function) = self.functions.get_mut(&port) {
-                function.life = life;
-            }
+        while let Some(port) = self.functions.next_due(now) {
+            self.driver_comes(port);
         }
     }
 
-    /// The lowest free N of an auxiliary device.
-    fn new_auxiliary(&mut self) -> u32 {
-        self.auxiliaries.free.pop_first().unwrap_or_else(|| {
-            self.auxiliaries.next += 1;
-            self.auxiliaries.next - 1
-        })
-    }
-
-    fn free_auxiliary(&mut self, life: Life) {
-        if let Life::Attached { auxiliary, .. } = life {
-            self.auxiliaries.free.insert(auxiliary);
+    fn driver_comes(&mut self, port: u32) {
+        let Some(function) = self.functions.get(port) else {
+            return;
+        };
+        // For one that was not taken away, this only makes sure that it is as it was made.
+        let moved = self
+            .nic
+            .move_netdev(&function.channel, self.home.as_fd(), &function.netdev);
+        if let Err(error) = &moved {
+            tracing::warn!(%error, netdev = %function.netdev, "the netdev of a function");
         }
-    }
-}
-
-/// Which numbers auxiliary devices have.
-#[derive(Debug)]
-pub struct Auxiliaries {
-    free: BTreeSet<u32>,
-    next: u32,
-}
-
-impl Default for Auxiliaries {
-    fn default() -> Self {
-        Self {
-            free: BTreeSet::new(),
-            // The physical function's own are before.
-            next: 2,
+        let ifindex = moved.ok();
+        self.functions.driver_came(port, ifindex);
+        // The kernel knows of no change to a netdev that was there all the time.
+        if let Some(ifindex) = ifindex
+            && let Err(error) = self.tell_link(ifindex)
+        {
+            tracing::debug!(%error, ifindex, "telling of a function's netdev");
         }
     }
 }

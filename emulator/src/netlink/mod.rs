@@ -14,6 +14,8 @@
 //! | `played` | the device and who carries out what |
 //! | `vendor` | what each driver shows, numbers and says |
 //! | `functions` | virtual functions and subfunctions |
+//! | `table` | how they are found |
+//! | `abroad` | what containers do to their netdevs |
 //! | `devlink` | devlink's requests |
 //! | `ethtool` | channels, receive-side scaling and statistics |
 //! | `route` | rtnetlink's requests |
@@ -22,6 +24,7 @@
 //!
 //! Sources are cited where a driver's behaviour is followed, as paths of Linux 6.12.
 
+mod abroad;
 mod connection;
 mod devlink;
 mod ethtool;
@@ -33,6 +36,7 @@ mod route;
 mod server;
 mod slot;
 mod sysfs;
+mod table;
 mod vendor;
 
 pub use server::NetlinkServer;

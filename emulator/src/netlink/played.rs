@@ -1,8 +1,8 @@
 //! The device and who carries out what.
 
-use super::functions::{Auxiliaries, Function, Kind, Life};
 use super::host::Host;
 use super::route::{Addresses, Filters};
+use super::table::{Functions, Kind};
 use super::vendor::{self, Vendor};
 use super::{NetlinkConfig, devlink};
 use crate::nic::{Nic, Refused};
@@ -40,11 +40,9 @@ pub struct Played {
     ethtool: Option<u16>,
     /// The namespace in which the emulator runs.
     pub(super) home: OwnedFd,
-    /// Where netdevs are that nobody shall see yet; made with the first.
+    /// Where netdevs are whose functions were deactivated; made with the first.
     pub(super) hidden: Option<OwnedFd>,
-    /// Functions by devlink's index of their port.
-    pub(super) functions: BTreeMap<u32, Function>,
-    pub(super) auxiliaries: Auxiliaries,
+    pub(super) functions: Functions,
     pub(super) encap: EncapMode,
     /// devlink's parameters that differ from what they begin with.
     pub(super) params: BTreeMap<&'static str, Vec<u8>>,
@@ -83,16 +81,16 @@ impl Played {
         let mut generic = Host::open(GENERIC).map_err(os)?;
         let ethtool = family_number(&mut generic, chanio_netlink::ethtool::FAMILY);
         let home = File::open("/proc/thread-self/ns/net");
+        let vendor = vendor::of(info.profile);
         Ok(Self {
-            vendor: vendor::of(info.profile),
+            vendor,
             config,
             route: Host::open(ROUTE).map_err(os)?,
             generic,
             ethtool,
             home: home.map_err(os)?.into(),
             hidden: None,
-            functions: BTreeMap::new(),
-            auxiliaries: Auxiliaries::default(),
+            functions: Functions::new(vendor.first_sf_port),
             encap: EncapMode::Basic,
             params: BTreeMap::new(),
             filters: Filters::default(),
@@ -109,30 +107,47 @@ impl Played {
 
     /// The netdev of the physical function.
     pub fn uplink(&self) -> Option<u32> {
-        let representors = self.nic.representors();
-        let uplink = representors.iter().find(|r| r.vport.is_uplink());
-        uplink.map(|r| r.ifindex)
+        self.nic.netdev_of(VportId::UPLINK)
     }
 
-    /// What the netdevs are that are the NIC's, by their index.
-    pub fn roles(&self) -> BTreeMap<u32, Role> {
-        let ports: BTreeMap<VportId, u32> =
-            self.functions.iter().map(|(p, f)| (f.vport, *p)).collect();
-        let mut roles = BTreeMap::new();
-        for representor in self.nic.representors() {
-            let role = match ports.get(&representor.vport) {
-                _ if representor.vport.is_uplink() => Role::Uplink,
-                Some(port) => Role::Representor(*port),
-                None => Role::Other(representor.vport),
-            };
-            roles.insert(representor.ifindex, role);
-        }
-        for (port, function) in &self.functions {
-            if let Life::Attached { ifindex, .. } = function.life {
-                roles.insert(ifindex, Role::Function(*port));
+    /// What a netdev is that is the NIC's.
+    pub fn role(&self, ifindex: u32) -> Option<Role> {
+        let of_function = self.functions.role(ifindex);
+        of_function.or_else(|| {
+            let vport = self.nic.vport_by_netdev(ifindex)?;
+            Some(match vport.is_uplink() {
+                true => Role::Uplink,
+                false => Role::Other(vport),
+            })
+        })
+    }
+
+    /// The same of one that can be seen.
+    pub fn visible_role(&self, ifindex: u32) -> Option<Role> {
+        self.role(ifindex).filter(|role| !self.is_hidden(*role))
+    }
+
+    /// Whether the kernel has a netdev that there would not be: a driver in legacy mode has made
+    /// no representors, and one that has not come no netdev.
+    pub fn is_hidden(&self, role: Role) -> bool {
+        match role {
+            Role::Representor(_) => !self.switchdev(),
+            Role::Function(port) => {
+                let function = self.functions.get(port);
+                function.is_none_or(|function| function.ifindex().is_none())
             }
+            Role::Uplink | Role::Other(_) => false,
         }
-        roles
+    }
+
+    /// The netdevs that are the NIC's and can be seen, by their index.
+    pub fn visible_netdevs(&self) -> BTreeMap<u32, Role> {
+        let representors = self.nic.representors();
+        let representors = representors.iter().map(|r| r.ifindex);
+        let functions = self.functions.iter().filter_map(|(_, f)| f.ifindex());
+        let all = representors.chain(functions);
+        all.filter_map(|ifindex| Some((ifindex, self.visible_role(ifindex)?)))
+            .collect()
     }
 
     /// phys_port_name (net/devlink/port.c: __devlink_port_phys_port_name_get).
@@ -140,7 +155,7 @@ impl Played {
         Some(match role {
             Role::Uplink => "p0".to_owned(),
             Role::Other(vport) => format!("pf0sf{vport}"),
-            Role::Representor(port) => match self.functions.get(&port)?.kind {
+            Role::Representor(port) => match self.functions.get(port)?.kind {
                 Kind::Sf(number) => format!("pf0sf{number}"),
                 Kind::Vf(number) => format!("pf0vf{number}"),
             },

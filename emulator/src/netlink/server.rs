@@ -1,6 +1,7 @@
 //! `<run-dir>/netlink.sock`: one thread for all who connect.
 
 use super::NetlinkConfig;
+use super::abroad::Abroad;
 use super::connection::{Asked, Connection};
 use super::host::HostEvents;
 use super::played::{Played, ROUTE};
@@ -54,6 +55,12 @@ impl NetlinkServer {
             listener,
             stop: stop.clone(),
             events: HostEvents::open(ROUTE).map_err(failed)?,
+            abroad: Abroad::open().map_err(|e| {
+                Refused::os(
+                    "netlink: hearing of netdevs in containers (CAP_NET_BROADCAST)",
+                    e,
+                )
+            })?,
             played,
             connections: BTreeMap::new(),
             next: 0,
@@ -90,6 +97,7 @@ struct Server {
     listener: OwnedFd,
     stop: Arc<EventFd>,
     events: HostEvents,
+    abroad: Abroad,
     played: Played,
     connections: BTreeMap<u64, Connection>,
     next: u64,
@@ -103,6 +111,10 @@ impl Server {
                 return Ok(());
             };
             self.played.probe(Instant::now());
+            // Before any request, so that who has changed a netdev and then asks finds it changed.
+            if ready.abroad {
+                self.abroad.follow(&mut self.played)?;
+            }
             if ready.accept {
                 self.accept()?;
             }
@@ -124,7 +136,7 @@ impl Server {
 
     /// Waits for something to do; none when it is time to end.
     fn wait(&self) -> io::Result<Option<Ready>> {
-        let timeout = match self.played.next_probe() {
+        let timeout = match self.played.functions.next_probe() {
             Some(at) => {
                 let left = at.saturating_duration_since(Instant::now());
                 PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
@@ -136,6 +148,7 @@ impl Server {
             readable(self.stop.as_fd()),
             readable(self.listener.as_fd()),
             readable(self.events.as_fd()),
+            readable(self.abroad.as_fd()),
         ];
         for connection in self.connections.values() {
             let mut flags = PollFlags::POLLIN;
@@ -153,9 +166,10 @@ impl Server {
         let mut ready = Ready {
             accept: !told(1).is_empty(),
             events: !told(2).is_empty(),
+            abroad: !told(3).is_empty(),
             ..Ready::default()
         };
-        for (index, number) in (3..).zip(self.connections.keys()) {
+        for (index, number) in (4..).zip(self.connections.keys()) {
             if told(index).contains(PollFlags::POLLOUT) {
                 ready.writable.push(*number);
             }
@@ -223,9 +237,8 @@ impl Server {
     /// What the kernel tells, for those who listen, as the driver would have it told.
     fn relay(&mut self) -> io::Result<()> {
         while let Some((messages, groups)) = self.events.next()? {
-            let roles = self.played.roles();
             for message in messages {
-                let told = self.played.as_the_driver(message, &roles, 0);
+                let told = self.played.as_the_driver(message, 0);
                 let Ok(Some(message)) = told else { continue };
                 let datagram = message.to_bytes();
                 self.send_to(&datagram, |connection| {
@@ -273,6 +286,7 @@ impl Server {
 struct Ready {
     accept: bool,
     events: bool,
+    abroad: bool,
     readable: Vec<u64>,
     writable: Vec<u64>,
 }

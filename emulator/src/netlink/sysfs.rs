@@ -3,9 +3,9 @@
 //! Nothing is kept: each path is looked up when it is asked for, links in its middle included. What
 //! is not the NIC's is not there (ENOENT), and for the asker to look up in the real /sys.
 
-use super::functions::{Function, Kind, Life};
 use super::played::{Played, Role};
 use super::slot::PciSlot;
+use super::table::{Function, Kind};
 use chanio_netlink::devlink::command;
 use chanio_netlink::played::{Entry, EntryKind};
 use nix::errno::Errno;
@@ -173,21 +173,25 @@ impl Played {
         std::iter::once(slot).chain(vfs.map(move |number| slot.vf(number)))
     }
 
-    /// Auxiliary devices with their functions.
-    fn auxiliary(&self) -> impl Iterator<Item = (String, &Function)> {
-        let class = self.vendor.sf_device.unwrap_or_default();
-        self.functions
-            .values()
-            .filter_map(move |f| match (f.kind, f.life) {
-                (Kind::Sf(_), Life::Attached { auxiliary, .. }) => {
-                    Some((format!("{class}.{auxiliary}"), f))
-                }
-                _ => None,
-            })
+    /// The name of an auxiliary device.
+    pub fn auxiliary_name(&self, number: u32) -> String {
+        format!("{}.{number}", self.vendor.sf_device.unwrap_or_default())
     }
 
-    fn auxiliary_named(&self, name: &str) -> Option<&Function> {
-        self.auxiliary().find(|(n, _)| n == name).map(|(_, f)| f)
+    /// Auxiliary devices, which only subfunctions have.
+    fn auxiliaries(&self) -> impl Iterator<Item = String> {
+        let all = self.functions.with_auxiliaries();
+        all.map(|(number, _)| self.auxiliary_name(number))
+    }
+
+    /// The subfunction of an auxiliary device.
+    pub fn auxiliary_named(&self, name: &str) -> Option<&Function> {
+        let (class, number) = name.rsplit_once('.')?;
+        let number = number.parse().ok()?;
+        // Numbers are written in one way only.
+        let is_it = Some(class) == self.vendor.sf_device && self.auxiliary_name(number) == name;
+        let port = self.functions.with_auxiliary(number).filter(|_| is_it)?;
+        self.functions.get(port)
     }
 
     /// The netdevs of a directory `net`, whose place is the device's.
@@ -196,7 +200,7 @@ impl Played {
             ["devices", ROOT, slot] => match self.pci(slot) {
                 Some(Pci::Pf) => {
                     let hidden = |role: &Role| matches!(role, Role::Function(_));
-                    let roles = self.visible_roles().into_iter();
+                    let roles = self.visible_netdevs().into_iter();
                     let own = roles.filter(|(_, role)| !hidden(role));
                     own.filter_map(|(ifindex, _)| name_of(ifindex)).collect()
                 }
@@ -214,25 +218,20 @@ impl Played {
     /// Where a netdev's device is.
     fn device_of(&self, netdev: &str) -> Option<Vec<String>> {
         let ifindex = if_nametoindex(netdev).ok()?;
-        let role = *self.visible_roles().get(&ifindex)?;
+        let role = self.visible_role(ifindex)?;
         let mut at = vec!["devices".to_owned(), ROOT.to_owned()];
         let slot = self.config.slot;
         match role {
-            Role::Function(port) => match self.functions.get(&port)? {
-                Function {
-                    kind: Kind::Vf(number),
-                    ..
-                } => at.push(slot.vf(*number).to_string()),
-                Function {
-                    life: Life::Attached { auxiliary, .. },
-                    ..
-                } => {
-                    at.push(slot.to_string());
-                    let class = self.vendor.sf_device.unwrap_or_default();
-                    at.push(format!("{class}.{auxiliary}"));
+            Role::Function(port) => {
+                let function = self.functions.get(port)?;
+                match function.kind {
+                    Kind::Vf(number) => at.push(slot.vf(number).to_string()),
+                    Kind::Sf(_) => {
+                        at.push(slot.to_string());
+                        at.push(self.auxiliary_name(function.auxiliary()?));
+                    }
                 }
-                _ => return None,
-            },
+            }
             _ => at.push(slot.to_string()),
         }
         Some(at)
@@ -242,7 +241,7 @@ impl Played {
         let below = |device: &[&str], rest: &[&str]| match *rest {
             [] | ["net"] => Some(Node::Directory),
             ["net", netdev, ref file @ ..] => {
-                if !self.netdevs(device).iter().any(|name| name == netdev) {
+                if self.device_of(netdev)? != device {
                     return None;
                 }
                 match *file {
@@ -338,8 +337,8 @@ impl Played {
             ["bus", "pci" | "auxiliary"] => owned(&["devices", "drivers"]),
             ["class"] => owned(&["net"]),
             ["class", "net"] => {
-                let roles = self.visible_roles();
-                roles.keys().filter_map(|index| name_of(*index)).collect()
+                let netdevs = self.visible_netdevs();
+                netdevs.keys().filter_map(|index| name_of(*index)).collect()
             }
             ["devices"] => owned(&[ROOT]),
             ["bus", "pci", "devices"] | ["devices", ROOT] => {
@@ -354,7 +353,7 @@ impl Played {
                 };
                 slots.filter(bound).collect()
             }
-            ["bus", "auxiliary", "devices"] => self.auxiliary().map(|(name, _)| name).collect(),
+            ["bus", "auxiliary", "devices"] => self.auxiliaries().collect(),
             ["devices", ROOT, slot] => {
                 let mut names: Vec<String> = owned(PCI_FILES);
                 names.extend([
@@ -367,7 +366,7 @@ impl Played {
                         names.extend(owned(PF_FILES));
                         let vfs = 0..self.vfs().count();
                         names.extend(vfs.map(|number| format!("virtfn{number}")));
-                        names.extend(self.auxiliary().map(|(name, _)| name));
+                        names.extend(self.auxiliaries());
                     }
                     _ => names.push("physfn".to_owned()),
                 }
@@ -429,7 +428,7 @@ impl Played {
     /// net/core/net-sysfs.c; what the real netdev's file says, where the driver has no part in it.
     fn netdev_file(&self, netdev: &str, file: &str) -> Result<Vec<u8>, Errno> {
         let ifindex = if_nametoindex(netdev)?;
-        let role = *self.visible_roles().get(&ifindex).ok_or(Errno::ENOENT)?;
+        let role = self.visible_role(ifindex).ok_or(Errno::ENOENT)?;
         let shown = self.switchdev() && !matches!(role, Role::Function(_));
         match file {
             "phys_port_name" => match self.phys_port_name(role).filter(|_| shown) {
@@ -505,8 +504,5 @@ fn name_of(ifindex: u32) -> Option<String> {
 
 /// The netdev of a function, while it is in the emulator's namespace.
 fn netdev_of(function: &Function) -> Option<String> {
-    match function.life {
-        Life::Attached { ifindex, .. } => name_of(ifindex),
-        _ => None,
-    }
+    function.ifindex().and_then(name_of)
 }

@@ -64,7 +64,7 @@ pub struct Words {
 }
 
 /// mlx5_core, ConnectX-6 Dx.
-static MLX5: Vendor = Vendor {
+const MLX5: Vendor = Vendor {
     driver: "mlx5_core",
     vendor: 0x15b3,
     // mellanox/mlx5/core/main.c: mlx5_core_pci_table
@@ -98,6 +98,15 @@ static MLX5: Vendor = Vendor {
         sf_exists: "SF already exist. Choose different sfnum",
         sf_needs_switchdev: "SF ports are only supported in eswitch switchdev mode.",
     },
+};
+
+/// It, with its limits.
+static CX6DX: Vendor = MLX5;
+
+/// mlx5_core without its limits, of a board that says so.
+static GENERIC: Vendor = Vendor {
+    fixed: &[("board.id", "chanio-generic")],
+    ..MLX5
 };
 
 /// ice, E810-C.
@@ -182,6 +191,7 @@ pub fn of(profile: &Profile) -> &'static Vendor {
     match profile.name {
         "intel-e810" => &ICE,
         "intel-x710" => &I40E,
-        _ => &MLX5,
+        "mlx5-cx6dx" => &CX6DX,
+        _ => &GENERIC,
     }
 }

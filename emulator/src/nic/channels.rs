@@ -24,11 +24,24 @@ const MTU: std::ops::RangeInclusive<u16> = 68..=9500;
 impl Nic {
     /// Make channels: all of them, or none.
     pub fn add_channels(&self, specs: Vec<ChannelSpec>) -> Result<Vec<ChannelInfo>, Refused> {
+        self.make_channels(specs, true)
+    }
+
+    /// As [`Nic::add_channels`], but TAPs are left down: whoever gets them brings them up.
+    pub fn add_functions(&self, specs: Vec<ChannelSpec>) -> Result<Vec<ChannelInfo>, Refused> {
+        self.make_channels(specs, false)
+    }
+
+    fn make_channels(
+        &self,
+        specs: Vec<ChannelSpec>,
+        up: bool,
+    ) -> Result<Vec<ChannelInfo>, Refused> {
         let mut state = self.open()?;
         let profile = self.config.profile;
         profile.admit_channels(state.channels.len() + specs.len())?;
         let planned = self.plan(&state, specs)?;
-        let ports = self.make_ports(&planned)?;
+        let ports = self.make_ports(&planned, up)?;
 
         let mut changes = Vec::with_capacity(2 * ports.len());
         for ((vport, spec), port) in planned.iter().zip(&ports) {
@@ -54,6 +67,9 @@ impl Nic {
             state.next_vport = state.next_vport.max(vport.0 + 1);
             state.queues_used += u64::from(spec.queues);
             state.names.insert(vport, spec.name.clone());
+            if let Some(representor) = &port.representor {
+                state.by_netdev.insert(representor.ifindex, vport);
+            }
             let name = spec.name.clone();
             let entry = Entry {
                 spec,
@@ -87,6 +103,9 @@ impl Nic {
         for entry in &entries {
             state.queues_used -= u64::from(entry.spec.queues);
             state.names.remove(&entry.port.id);
+            if let Some(representor) = &entry.port.representor {
+                state.by_netdev.remove(&representor.ifindex);
+            }
             state.rates.remove_leaf(&entry.spec.name);
             self.datapath.scheduler().remove(&entry.spec.name);
             state.free_vports.insert(entry.port.id);
@@ -118,6 +137,16 @@ impl Nic {
         &self,
         name: &ChannelName,
         change: ChannelChange,
+    ) -> Result<ChannelInfo, Refused> {
+        self.change_channel(name, change, true)
+    }
+
+    /// The same, with its netdevs or without.
+    pub(super) fn change_channel(
+        &self,
+        name: &ChannelName,
+        change: ChannelChange,
+        netdevs: bool,
     ) -> Result<ChannelInfo, Refused> {
         let mut state = self.open()?;
         let entry = state
@@ -170,7 +199,7 @@ impl Nic {
         for mac in own_addresses(&spec) {
             self.check_mac_free(&state, vid(&spec), mac, Some(vport))?;
         }
-        if let Err(refused) = self.change_netdevs(&entry.port, &old, &spec) {
+        if netdevs && let Err(refused) = self.change_netdevs(&entry.port, &old, &spec) {
             // Back, as far as it got.
             let _ = self.change_netdevs(&entry.port, &spec, &old);
             return Err(refused);
@@ -394,7 +423,11 @@ impl Nic {
 
     /// Everything of the operating system that the channels need. What was made goes again when
     /// a later step fails, since nothing else holds it.
-    fn make_ports(&self, planned: &[(VportId, ChannelSpec)]) -> Result<Vec<Arc<Port>>, Refused> {
+    fn make_ports(
+        &self,
+        planned: &[(VportId, ChannelSpec)],
+        up: bool,
+    ) -> Result<Vec<Arc<Port>>, Refused> {
         let mut representors: Vec<Option<Arc<Representor>>> = match &self.representors {
             Ok(representors) => {
                 let wanted: Vec<_> = planned
@@ -427,6 +460,7 @@ impl Nic {
                     mtu: u32::from(spec.mtu),
                     addresses,
                     carrier: spec.link_up,
+                    up,
                 })?),
                 Attach::Nothing => return Err(attached_nowhere()),
                 Attach::VhostUser | Attach::VhostUserClient { .. } => {

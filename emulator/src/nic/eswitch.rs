@@ -268,6 +268,13 @@ impl Nic {
             .collect()
     }
 
+    /// One of them.
+    pub fn rule(&self, id: RuleId) -> Option<RuleInfo> {
+        let now = self.datapath.now();
+        let state = self.state.lock();
+        state.rules.get(&id).map(|rule| rule_info(rule, now))
+    }
+
     /// The address table, by VLAN and address.
     pub fn fdb(&self) -> Vec<FdbInfo> {
         let now = self.datapath.now();

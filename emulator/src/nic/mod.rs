@@ -32,6 +32,7 @@ use chanio_model::rate::Tree;
 use chanio_model::{ChannelName, Nanos, RuleId, VportId};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 use spec::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
@@ -63,6 +64,8 @@ struct Running {
 struct State {
     channels: BTreeMap<ChannelName, Entry>,
     names: BTreeMap<VportId, ChannelName>,
+    /// By the netdev of their representor.
+    by_netdev: FxHashMap<u32, VportId>,
     /// Vports below `next_vport` that no channel has.
     free_vports: BTreeSet<VportId>,
     next_vport: u32,
@@ -88,6 +91,17 @@ impl State {
         self.uplink
             .iter()
             .chain(self.channels.values().map(|entry| &entry.port))
+    }
+
+    /// One of them.
+    fn port(&self, vport: VportId) -> Option<&Arc<Port>> {
+        match vport.is_uplink() {
+            true => self.uplink.as_ref(),
+            false => {
+                let name = self.names.get(&vport)?;
+                self.channels.get(name).map(|entry| &entry.port)
+            }
+        }
     }
 }
 
@@ -196,6 +210,8 @@ impl Nic {
             }
             _ => None,
         };
+        let by_netdev = representor.iter().map(|r| (r.ifindex, VportId::UPLINK));
+        let by_netdev = by_netdev.collect();
         let uplink = Arc::new(Port {
             id: VportId::UPLINK,
             channel: None,
@@ -216,6 +232,7 @@ impl Nic {
             state: Mutex::new(State {
                 channels: BTreeMap::new(),
                 names: BTreeMap::new(),
+                by_netdev,
                 free_vports: BTreeSet::new(),
                 next_vport: 1,
                 queues_used: 0,
@@ -347,6 +364,24 @@ impl Nic {
             .collect();
         list.sort_by_key(|r| r.vport);
         list
+    }
+
+    /// The vport whose representor is this netdev.
+    pub fn vport_by_netdev(&self, ifindex: u32) -> Option<VportId> {
+        self.state.lock().by_netdev.get(&ifindex).copied()
+    }
+
+    /// The netdev that is a vport's representor.
+    pub fn netdev_of(&self, vport: VportId) -> Option<u32> {
+        let state = self.state.lock();
+        let representor = &state.port(vport)?.representor;
+        representor.as_ref().map(|r| r.ifindex)
+    }
+
+    /// Counters of one vport.
+    pub fn stats_of(&self, vport: VportId) -> Option<VportStats> {
+        let state = self.state.lock();
+        state.port(vport).map(|port| port_stats(port))
     }
 
     /// Counters of every vport, in their order.

@@ -1,8 +1,9 @@
 //! Requests about the netdevs of channels that are TAPs.
 
 use super::{Nic, Refused};
-use crate::port::{Endpoint, IfName};
-use chanio_model::ChannelName;
+use crate::nic::spec::ChannelChange;
+use crate::port::{Attached, Endpoint, IfName};
+use chanio_model::{ChannelName, Mac};
 use std::os::fd::BorrowedFd;
 
 impl Nic {
@@ -17,6 +18,34 @@ impl Nic {
         netns: BorrowedFd<'_>,
         name: &IfName,
     ) -> Result<u32, Refused> {
+        self.with_netdev(channel, |netdev| netdev.move_to(netns, name))
+    }
+
+    /// Address and MTU of a channel's netdev, wherever it is now.
+    ///
+    /// # Errors
+    /// As [`Nic::move_netdev`].
+    pub fn netdev_settings(&self, channel: &ChannelName) -> Result<(Mac, u32), Refused> {
+        self.with_netdev(channel, Attached::settings)
+    }
+
+    /// Have the switch know a channel by the address and MTU that its netdev has been given.
+    ///
+    /// # Errors
+    /// As [`Nic::set_channel`].
+    pub fn follow_netdev(
+        &self,
+        channel: &ChannelName,
+        change: ChannelChange,
+    ) -> Result<(), Refused> {
+        self.change_channel(channel, change, false).map(drop)
+    }
+
+    fn with_netdev<T>(
+        &self,
+        channel: &ChannelName,
+        work: impl FnOnce(&Attached) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
         let state = self.open()?;
         let entry = state
             .channels
@@ -25,7 +54,7 @@ impl Nic {
         let port = entry.port.clone();
         drop(state);
         match &port.endpoint {
-            Endpoint::Netdev(netdev) => netdev.move_to(netns, name),
+            Endpoint::Netdev(netdev) => work(netdev),
             _ => Err(Refused::Invalid {
                 field: "name",
                 value: channel.to_string(),

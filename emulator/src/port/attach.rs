@@ -2,6 +2,7 @@
 //! emulator holds. The container sees a plain netdev, nothing of the switch; what it may send is
 //! for the switch to decide (a container with CAP_NET_ADMIN can change its netdev's address).
 
+use super::link_watch::{attribute, attribute_u32};
 use super::netdev::LinkChange;
 use super::netns::{self, inside, no_entry};
 use super::rtnl::{Request, Rtnl};
@@ -34,6 +35,8 @@ pub struct TapSpec<'a> {
     pub addresses: &'a [IpNet],
     /// Its carrier to begin with.
     pub carrier: bool,
+    /// Administratively; left down, it has none of the addresses either.
+    pub up: bool,
 }
 
 /// A netdev in a namespace, held by its queues: when this is dropped, it is gone.
@@ -58,22 +61,34 @@ pub struct Attached {
 /// an address.
 pub fn attach(spec: &TapSpec<'_>) -> Result<Attached, Refused> {
     let netns = netns::open(spec.netns)?;
-    let queues = Tap::create_unnamed(spec.queues)?;
+    let taken = || Refused::Invalid {
+        field: "attach",
+        value: format!("netdev `{}` in netns `{}`", spec.ifname, spec.netns),
+        allowed: "a name that no netdev there has yet".into(),
+    };
+    let queues = match netns::is_here(netns.as_fd()) {
+        false => Tap::create_unnamed(spec.queues)?,
+        true => match Tap::create_queues(spec.ifname.as_str(), spec.queues) {
+            Err(Refused::Invalid {
+                field: "netdev", ..
+            }) => return Err(taken()),
+            made => made?,
+        },
+    };
     // A socket of this namespace, also when it is used from the other one.
     let mut outside = Rtnl::open().map_err(|e| step_failed(spec, "making netdev", e))?;
     let link = prepare(&queues, &netns, spec)?;
     let ifindex = inside(netns.as_fd(), spec.netns, || {
         let moved = outside.run_one(link.message());
         moved.map_err(|err| match err.errno {
-            libc::EEXIST => Refused::Invalid {
-                field: "attach",
-                value: format!("netdev `{}` in netns `{}`", spec.ifname, spec.netns),
-                allowed: "a name that no netdev there has yet".into(),
-            },
+            libc::EEXIST => taken(),
             libc::EPERM => no_entry(spec.netns),
             _ => step_failed(spec, "setting MAC and MTU of netdev", err),
         })?;
-        bring_up(spec)
+        match spec.up {
+            true => bring_up(spec),
+            false => index_of(spec),
+        }
     })?;
     Ok(Attached {
         queues,
@@ -105,6 +120,33 @@ impl Attached {
             };
             let mut rtnl = Rtnl::open().map_err(os)?;
             rtnl.run_one(change.message()).map_err(|e| os(e.into()))
+        })
+    }
+
+    /// The netdev's address and MTU, wherever it is now.
+    ///
+    /// # Errors
+    /// [`Refused::Os`]: the netdev is gone.
+    pub fn settings(&self) -> Result<(Mac, u32), Refused> {
+        let os = |err: io::Error| Refused::os("looking at the netdev in its namespace", err);
+        let gone = || os(io::Error::from_raw_os_error(libc::ENODEV));
+        let queue = self.queues.first().ok_or_else(gone)?;
+        let netns = queue.netns().map_err(os)?;
+        inside(netns.as_fd(), "of the netdev", || {
+            let name = queue.name().map_err(os)?;
+            let mut rtnl = Rtnl::open().map_err(os)?;
+            let mut found = None;
+            let of = |body: &[u8]| {
+                let named =
+                    |text: &[u8]| (text.strip_suffix(&[0])? == name.as_bytes()).then_some(());
+                if attribute(body, libc::IFLA_IFNAME, named).is_some() {
+                    let mac = |bytes: &[u8]| bytes.try_into().ok().map(Mac);
+                    let mac = attribute(body, libc::IFLA_ADDRESS, mac);
+                    found = mac.zip(attribute_u32(body, libc::IFLA_MTU));
+                }
+            };
+            rtnl.dump_links(of).map_err(os)?;
+            found.ok_or_else(gone)
         })
     }
 
@@ -173,10 +215,14 @@ fn prepare(queues: &[Tap], netns: &OwnedFd, spec: &TapSpec<'_>) -> Result<LinkCh
     })
 }
 
+/// The netdev's index in the calling thread's namespace.
+fn index_of(spec: &TapSpec<'_>) -> Result<u32, Refused> {
+    if_nametoindex(spec.ifname.as_str()).map_err(|e| step_failed(spec, "finding netdev", e))
+}
+
 /// In the namespace: addresses, and up. Returns the netdev's index there.
 fn bring_up(spec: &TapSpec<'_>) -> Result<u32, Refused> {
-    let ifindex =
-        if_nametoindex(spec.ifname.as_str()).map_err(|e| step_failed(spec, "finding netdev", e))?;
+    let ifindex = index_of(spec)?;
     let addresses = spec.addresses.iter().map(|address| Request {
         message: address_message(ifindex, *address),
         flags: NLM_F_CREATE | NLM_F_EXCL,

@@ -52,11 +52,21 @@ impl LinkTable {
     }
 }
 
-/// The value of an attribute of 32 bits in the body of a link message.
-pub(super) fn attribute_u32(body: &[u8], kind: u16) -> Option<u32> {
+/// The value of an attribute in the body of a link message, as `read` reads it.
+pub(super) fn attribute<T>(
+    body: &[u8],
+    kind: u16,
+    read: impl FnOnce(&[u8]) -> Option<T>,
+) -> Option<T> {
     let mut attributes = NlasIterator::new(body.get(16..)?).flatten();
-    let value = attributes.find(|nla| nla.kind() == kind)?;
-    Some(u32::from_ne_bytes(*value.value().first_chunk()?))
+    read(attributes.find(|nla| nla.kind() == kind)?.value())
+}
+
+/// The same of one of 32 bits.
+pub(super) fn attribute_u32(body: &[u8], kind: u16) -> Option<u32> {
+    attribute(body, kind, |value| {
+        Some(u32::from_ne_bytes(*value.first_chunk()?))
+    })
 }
 
 /// Which netdev the body of a link message is about, and how it is. `None` for what bridges tell

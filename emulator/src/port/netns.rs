@@ -59,8 +59,15 @@ pub(super) fn no_entry(netns: &str) -> Refused {
     }
 }
 
-/// Runs `work` on a thread of its own that has entered the namespace; threads, not processes, are
-/// in namespaces, and this one ends here.
+/// Whether the calling thread is in this namespace: there is one file for each.
+pub(super) fn is_here(netns: BorrowedFd<'_>) -> bool {
+    let here = nix::sys::stat::stat("/proc/thread-self/ns/net");
+    let there = nix::sys::stat::fstat(netns);
+    matches!((here, there), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+}
+
+/// Runs `work` in the namespace: here, if this is it, and otherwise on a thread of its own that has
+/// entered it; threads, not processes, are in namespaces, and this one ends here.
 ///
 /// # Errors
 /// Those of `work`, and [`Refused::Invalid`] or [`Refused::Missing`] for what cannot be entered.
@@ -69,6 +76,9 @@ pub fn inside<T: Send>(
     name: &str,
     work: impl FnOnce() -> Result<T, Refused> + Send,
 ) -> Result<T, Refused> {
+    if is_here(netns) {
+        return work();
+    }
     let enter_and_work = || {
         setns(netns, CloneFlags::CLONE_NEWNET).map_err(|errno| match errno {
             Errno::EINVAL => Refused::Invalid {

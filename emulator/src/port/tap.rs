@@ -9,11 +9,18 @@ use std::fs::File;
 use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Queues that the kernel allows in one TAP (`MAX_TAP_QUEUES`).
 pub const MAX_QUEUES: u16 = 256;
 
 const DEVICE: &str = "/dev/net/tun";
+
+/// Of the numbers in names that nobody has chosen, the next.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Names that are tried before the kernel is asked for one, for which it looks at all netdevs.
+const ATTEMPTS: u32 = 64;
 
 /// The kernel puts a number in.
 const UNNAMED: &str = "chanio%d";
@@ -35,18 +42,35 @@ impl Tap {
         Self::open(name.as_str(), libc::IFF_TUN_EXCL)
     }
 
-    /// Makes a TAP with `queues` queues, 1 to [`MAX_QUEUES`], and a name that the kernel chooses.
-    /// The kernel spreads flows over them.
+    /// Makes a TAP with `queues` queues, 1 to [`MAX_QUEUES`], and a name that nobody has. The
+    /// kernel spreads flows over them.
     ///
     /// # Errors
     /// As [`Tap::create`]; nothing is left behind.
     pub fn create_unnamed(queues: u16) -> Result<Vec<Self>, Refused> {
+        for _ in 0..ATTEMPTS {
+            let name = format!("chanio{}", NEXT.fetch_add(1, Ordering::Relaxed));
+            match Self::create_queues(&name, queues) {
+                Err(Refused::Invalid {
+                    field: "netdev", ..
+                }) => {}
+                made => return made,
+            }
+        }
+        Self::create_queues(UNNAMED, queues)
+    }
+
+    /// The same with this name.
+    ///
+    /// # Errors
+    /// As [`Tap::create`]; nothing is left behind.
+    pub fn create_queues(name: &str, queues: u16) -> Result<Vec<Self>, Refused> {
         let (first, more) = match queues {
             // A multi-queue netdev has memory for 256 queues, so one queue is better without.
-            1 => (Self::open(UNNAMED, libc::IFF_TUN_EXCL)?, 0),
+            1 => (Self::open(name, libc::IFF_TUN_EXCL)?, 0),
             2..=MAX_QUEUES => {
                 let flags = libc::IFF_MULTI_QUEUE | libc::IFF_TUN_EXCL;
-                (Self::open(UNNAMED, flags)?, queues - 1)
+                (Self::open(name, flags)?, queues - 1)
             }
             _ => {
                 return Err(Refused::Invalid {

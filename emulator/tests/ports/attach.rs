@@ -24,6 +24,7 @@ fn try_attach(
         mtu: 1400,
         addresses: &addresses,
         carrier: true,
+        up: true,
     };
     attach(&spec)
 }

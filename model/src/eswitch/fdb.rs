@@ -291,6 +291,9 @@ impl Fdb {
     /// Removes all entries of a vport, static ones too if asked, and returns how many. Takes time
     /// in proportion to the table.
     pub fn flush_vport(&mut self, vport: VportId, with_static: bool) -> usize {
+        if !with_static && self.learned_by(vport) == 0 {
+            return 0;
+        }
         self.remove_if(|e| e.vport == vport && (with_static || !e.is_static))
     }
 

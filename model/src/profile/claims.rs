@@ -4,7 +4,8 @@ use super::Profile;
 use crate::flow::RuleSpec;
 use crate::flow::text::{ACTIONS, KEYS};
 
-/// The plainest rule with each key, and all that drivers want beside it.
+/// The plainest rule with each key, and all that drivers want beside it; of keys that some can only
+/// say together with others, that form as well.
 const KEY_SAMPLES: &[(&str, &str)] = &[
     ("chain", "chain 1 action redirect vport:2"),
     ("prio", "prio 7 action redirect vport:2"),
@@ -14,10 +15,20 @@ const KEY_SAMPLES: &[(&str, &str)] = &[
     ("dst_mac", "dst_mac 02:00:00:00:00:01"),
     ("eth_type", "eth_type 0x88b5"),
     ("vlan_id", "vlan_id 7"),
+    ("vlan_id", "vlan_tpid 802.1q vlan_id 7"),
     ("vlan_prio", "vlan_id 7 vlan_prio 3"),
+    ("vlan_prio", "vlan_tpid 802.1q vlan_id 7 vlan_prio 3"),
     ("vlan_tpid", "vlan_id 7 vlan_tpid 802.1ad"),
     ("cvlan_id", "vlan_id 7 cvlan_id 8"),
+    (
+        "cvlan_id",
+        "vlan_tpid 802.1ad vlan_id 7 cvlan_tpid 802.1q cvlan_id 8",
+    ),
     ("cvlan_prio", "vlan_id 7 cvlan_id 8 cvlan_prio 3"),
+    (
+        "cvlan_prio",
+        "vlan_tpid 802.1ad vlan_id 7 cvlan_tpid 802.1q cvlan_id 8 cvlan_prio 3",
+    ),
     ("cvlan_tpid", "vlan_tpid 802.1ad cvlan_tpid 802.1q"),
     ("src_ip", "src_ip 10.0.0.1"),
     ("dst_ip", "dst_ip 10.0.0.1"),
@@ -99,6 +110,10 @@ const ACTION_SAMPLES: &[(&str, &str)] = &[
          action redirect vport:2",
     ),
     (
+        "tunnel_key",
+        "enc_key_id 7 enc_dst_port 4789 action tunnel_key unset action redirect vport:2",
+    ),
+    (
         "police",
         "action police pkts_rate 10 pkts_burst 10 conform-exceed drop/pipe \
          action redirect vport:2",
@@ -117,30 +132,47 @@ impl Profile {
     /// The keys of rules that this kind of NIC offloads, in the order of [`KEYS`]; none where it
     /// has no mode in which there are rules.
     pub fn keys(&self) -> Vec<&'static str> {
-        self.claimed(KEYS, KEY_SAMPLES)
+        self.keys_that(|_| true)
     }
 
     /// The actions that it offloads, in the order of [`ACTIONS`].
     pub fn actions(&self) -> Vec<&'static str> {
-        self.claimed(ACTIONS, ACTION_SAMPLES)
+        self.actions_that(|_| true)
     }
 
-    fn claimed(&self, names: &'static str, samples: &[(&str, &str)]) -> Vec<&'static str> {
-        let takes = |name: &&str| {
+    /// The keys of which whoever is between the caller and the NIC, too, `passes` the plainest
+    /// rule.
+    pub fn keys_that(&self, passes: impl Fn(&RuleSpec) -> bool) -> Vec<&'static str> {
+        self.claimed(KEYS, KEY_SAMPLES, &passes)
+    }
+
+    /// Likewise the actions.
+    pub fn actions_that(&self, passes: impl Fn(&RuleSpec) -> bool) -> Vec<&'static str> {
+        self.claimed(ACTIONS, ACTION_SAMPLES, &passes)
+    }
+
+    fn claimed(
+        &self,
+        names: &'static str,
+        samples: &[(&str, &str)],
+        passes: &dyn Fn(&RuleSpec) -> bool,
+    ) -> Vec<&'static str> {
+        let takes = |text: &str| self.sample(text).is_some_and(|spec| passes(&spec));
+        let claims = |name: &&str| {
             let mut samples = samples.iter().filter(|(of, _)| of == name);
-            self.no_switchdev.is_none() && samples.any(|(_, text)| self.takes(text))
+            self.no_switchdev.is_none() && samples.any(|(_, text)| takes(text))
         };
-        names.split(", ").filter(takes).collect()
+        names.split(", ").filter(claims).collect()
     }
 
-    /// Whether it takes this rule, with an action if it has none.
-    fn takes(&self, text: &str) -> bool {
+    /// This rule, with an action if it has none; `None`: it is refused.
+    fn sample(&self, text: &str) -> Option<RuleSpec> {
         let text = match text.contains("action") {
             true => text.to_owned(),
             false => format!("{text} action redirect vport:2"),
         };
-        text.parse()
-            .is_ok_and(|spec: RuleSpec| self.admit_rule(&spec).is_ok())
+        let spec: RuleSpec = text.parse().ok()?;
+        self.admit_rule(&spec).is_ok().then_some(spec)
     }
 }
 
@@ -163,6 +195,9 @@ mod tests {
         let ice = by_name("intel-e810").unwrap();
         assert_eq!(ice.actions(), ["drop", "redirect"]);
         assert!(!ice.keys().contains(&"chain") && ice.keys().contains(&"enc_key_id"));
+        let tagged = |spec: &RuleSpec| spec.matches.mask.vlan != 0;
+        let keys = mlx5.keys_that(tagged);
+        assert!(keys.contains(&"vlan_id") && !keys.contains(&"enc_key_id"));
         for profile in ALL.iter().filter(|profile| profile.no_switchdev.is_some()) {
             assert!(profile.keys().is_empty() && profile.actions().is_empty());
         }

@@ -8,6 +8,7 @@ use chanio_testbed::conform::report::{CaseReport, DeviceReport, Outcome, Report}
 use chanio_testbed::conform::suite::{self, Options};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -49,6 +50,9 @@ struct Args {
     /// Put the matrix and the list of cases into this file, as docs/conformance.md has them
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// What the device is called in the report [default: its profile or driver]
+    #[arg(long, value_name = "NAME")]
+    title: Option<String>,
     /// Take devices out of these conformance.json as further columns
     #[arg(long, value_name = "JSON")]
     with: Vec<PathBuf>,
@@ -70,14 +74,19 @@ enum ConformError {
     Suite(#[from] suite::SuiteError),
     #[error("{path}: {why}")]
     File { path: String, why: String },
+    /// Nobody reads what is printed, or it cannot be written.
+    #[error("printing: {0}")]
+    Print(#[from] io::Error),
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     // A case makes a thousand channels, and whoever is at an end has a file or two.
     chanio_emu::port::nofile_limit(16_384);
-    match run(&args) {
+    match run(&args, &mut io::stdout().lock()) {
         Ok(true) => ExitCode::SUCCESS,
+        // Who has read enough has closed the pipe.
+        Err(ConformError::Print(e)) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("chanio conform: {error}");
@@ -91,7 +100,7 @@ fn main() -> ExitCode {
 }
 
 /// Whether nothing is wrong.
-fn run(args: &Args) -> Result<bool, ConformError> {
+fn run(args: &Args, out: &mut impl Write) -> Result<bool, ConformError> {
     let cases = suite::chosen(&args.cases);
     if cases.is_empty() {
         return Err(ConformError::Usage(format!(
@@ -101,10 +110,11 @@ fn run(args: &Args) -> Result<bool, ConformError> {
     }
     if args.list {
         for case in &cases {
-            println!(
+            writeln!(
+                out,
                 "{:<34} {}\n{:<34} ({})",
                 case.name, case.about, "", case.source
-            );
+            )?;
         }
         return Ok(true);
     }
@@ -112,7 +122,7 @@ fn run(args: &Args) -> Result<bool, ConformError> {
     if let Some(pair) = &args.compare {
         let one = device_or_report(&pair[0], args, &cases, seed)?;
         let other = device_or_report(&pair[1], args, &cases, seed)?;
-        return Ok(compare(&one, &other));
+        return Ok(compare(&one, &other, out)?);
     }
     if args.device.is_empty() && args.with.is_empty() {
         return Err(ConformError::Usage(
@@ -127,14 +137,22 @@ fn run(args: &Args) -> Result<bool, ConformError> {
     for path in &args.with {
         report.devices.extend(read(path)?.devices);
     }
+    if args.title.is_some() && args.device.len() != 1 {
+        return Err(ConformError::Usage("--title: for one --device".into()));
+    }
     for address in &args.device {
         report.devices.push(on_device(address, args, &cases, seed)?);
     }
-    write(args, &report, &cases)?;
+    write(args, &report, &cases, out)?;
     Ok(report.is_good())
 }
 
-fn write(args: &Args, report: &Report, cases: &[Case]) -> Result<(), ConformError> {
+fn write(
+    args: &Args,
+    report: &Report,
+    cases: &[Case],
+    out: &mut impl Write,
+) -> Result<(), ConformError> {
     let failed = |path: &Path| {
         let path = path.display().to_string();
         move |why: String| ConformError::File { path, why }
@@ -149,26 +167,24 @@ fn write(args: &Args, report: &Report, cases: &[Case]) -> Result<(), ConformErro
     }
     if args.json {
         let text = serde_json::to_string_pretty(report);
-        println!(
-            "{}",
-            text.map_err(|e| failed(Path::new("JSON"))(e.to_string()))?
-        );
+        let text = text.map_err(|e| failed(Path::new("JSON"))(e.to_string()))?;
+        writeln!(out, "{text}")?;
     } else {
         for device in &report.devices {
-            print(device);
+            print(device, out)?;
         }
     }
     Ok(())
 }
 
 /// All that did not pass, and the tally.
-fn print(device: &DeviceReport) {
+fn print(device: &DeviceReport, out: &mut impl Write) -> io::Result<()> {
     for case in &device.cases {
         let Some(why) = case.outcome.why() else {
             continue;
         };
         let word = case.outcome.word().replace('_', " ");
-        println!("{}: {word}: {}: {why}", device.title, case.name);
+        writeln!(out, "{}: {word}: {}: {why}", device.title, case.name)?;
         if let Outcome::Failed {
             expected,
             got,
@@ -177,17 +193,18 @@ fn print(device: &DeviceReport) {
             ..
         } = &case.outcome
         {
-            println!("    expected {expected}\n    got      {got}");
+            writeln!(out, "    expected {expected}\n    got      {got}")?;
             for (n, frame) in frames.iter().enumerate() {
                 let side = if frame.from_host { " by the host" } else { "" };
-                println!("    sent on {}{side}: {}", frame.port, frame.hex);
+                writeln!(out, "    sent on {}{side}: {}", frame.port, frame.hex)?;
                 for line in trace.get(n).iter().flat_map(|text| text.lines()) {
-                    println!("        {line}");
+                    writeln!(out, "        {line}")?;
                 }
             }
         }
     }
-    println!("{} ({}): {}", device.title, device.device, device.summary());
+    let summary = device.summary();
+    writeln!(out, "{} ({}): {summary}", device.title, device.device)
 }
 
 fn opener(address: &str, via: Option<&PathBuf>) -> Result<Opener, ConformError> {
@@ -241,7 +258,11 @@ fn on_device(
         },
     );
     bar.finish_and_clear();
-    Ok(done?)
+    let mut report = done?;
+    if let Some(title) = &args.title {
+        report.title.clone_from(title);
+    }
+    Ok(report)
 }
 
 fn read(path: &Path) -> Result<Report, ConformError> {
@@ -273,16 +294,23 @@ fn device_or_report(
 }
 
 /// Whether nothing differs.
-fn compare(one: &DeviceReport, other: &DeviceReport) -> bool {
+fn compare(one: &DeviceReport, other: &DeviceReport, out: &mut impl Write) -> io::Result<bool> {
     let found = render::differences(one, other);
-    println!("A: {} ({}): {}", one.title, one.device, one.summary());
-    println!("B: {} ({}): {}", other.title, other.device, other.summary());
+    for (letter, device) in [("A", one), ("B", other)] {
+        let summary = device.summary();
+        writeln!(
+            out,
+            "{letter}: {} ({}): {summary}",
+            device.title, device.device
+        )?;
+    }
     for difference in &found {
-        println!(
+        writeln!(
+            out,
             "{}\n    A {}\n    B {}",
             difference.case, difference.one, difference.other
-        );
+        )?;
     }
-    println!("{} cases differ", found.len());
-    found.is_empty()
+    writeln!(out, "{} cases differ", found.len())?;
+    Ok(found.is_empty())
 }

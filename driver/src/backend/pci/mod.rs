@@ -10,6 +10,7 @@
 //! A representor has the channel's name as its ifalias; where there is none, the channel's own
 //! netdev has.
 
+mod claims;
 mod rate;
 mod sf;
 mod state;
@@ -17,7 +18,7 @@ mod vf;
 
 use super::devlink::Devlinks;
 use super::flower::{Place, Rules};
-use super::ports::representor;
+use super::ports::{Port, representor};
 use super::route::Route;
 use super::stats::{of_netdev, of_representor};
 use super::sysfs::{Bus, Device};
@@ -27,11 +28,11 @@ use crate::feature::{cannot, refuse};
 use crate::nic::*;
 use crate::transport::Transport;
 use crate::{DeviceError, Feature, Nic};
-use chanio_model::flow::text;
+use chanio_model::VportId;
 use chanio_model::rate::RateChange;
 use chanio_netlink::devlink::EswitchMode;
-use state::Kind;
-use std::collections::BTreeSet;
+use state::{Kind, State};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// A NIC.
@@ -101,6 +102,27 @@ impl Pci {
             session: self.route.session(),
             ports: &state.into_ports(),
             place: Place::Hardware,
+        })
+    }
+
+    /// A mode in which channels are something else is not gone into while there are some: the driver
+    /// would remove subfunctions, and virtual functions would be nobody's.
+    fn check_channels_stay(&self, state: &State, mode: EswitchMode) -> Result<(), DeviceError> {
+        let after = self.kind_in(mode, state.vfs);
+        if after == self.kind || state.channels.is_empty() {
+            return Ok(());
+        }
+        let called = |kind: Kind| match kind {
+            Kind::Sf => "subfunctions, which are there in switchdev mode only",
+            Kind::Vf => "virtual functions, which in switchdev mode are no channels",
+        };
+        Err(DeviceError::Unsupported {
+            what: "a change of mode with channels".into(),
+            why: format!(
+                "the {} channels are {}; remove them first",
+                state.channels.len(),
+                called(self.kind)
+            ),
         })
     }
 
@@ -186,30 +208,30 @@ impl Nic for Pci {
             .running
             .iter()
             .find_map(|version| version.value.clone());
-        let flows = self.why_not(Feature::Flows).is_none();
-        let list = |all: &'static str| match flows {
-            true => all.split(", ").collect(),
-            false => Vec::new(),
-        };
         let switchdev = self.why_not(Feature::Switchdev);
         let attach = match self.why_not(Feature::Netns) {
             None => vec!["tap:NETNS[:IF]"],
             Some(_) => vec!["none"],
         };
+        let max_channels = self.most_channels(&state)?;
+        let channels = state.channels.len() as u32;
+        let ports = state.into_ports();
+        let (match_keys, actions) = match self.why_not(Feature::Flows) {
+            None => self.claims(&info, &ports),
+            Some(_) => (Vec::new(), Vec::new()),
+        };
+        let uplink = ports.of_vport(VportId::UPLINK);
         Ok(NicInfo {
             device: self.device.address(),
             version: firmware.unwrap_or_default(),
             queues: None,
             queues_free: None,
-            channels: state.channels.len() as u32,
+            channels,
             workers: None,
-            uplink: state
-                .uplink
-                .as_ref()
-                .map_or("none".into(), |link| link.name.clone()),
+            uplink: uplink.map_or("none".into(), |port| port.link.name.clone()),
             profile: self.driver.clone(),
             capabilities: Capabilities {
-                max_channels: self.most_channels(&state)?,
+                max_channels,
                 attach,
                 modes: match switchdev {
                     None => vec!["legacy", "switchdev"],
@@ -217,8 +239,8 @@ impl Nic for Pci {
                 },
                 representors: switchdev.is_none(),
                 no_representors: switchdev,
-                match_keys: list(text::KEYS),
-                actions: list(text::ACTIONS),
+                match_keys,
+                actions,
                 cannot: cannot(self),
             },
         })
@@ -247,6 +269,7 @@ impl Nic for Pci {
             false => EswitchMode::Legacy,
         });
         if let Some(mode) = mode.filter(|mode| *mode != state.mode) {
+            self.check_channels_stay(&state, mode)?;
             self.devlink
                 .set_mode(mode)
                 .map_err(|e| e.at("setting the eswitch's mode"))?;
@@ -339,8 +362,8 @@ impl Nic for Pci {
             .iter()
             .map(|(vport, link)| representor(link, *vport, None))
             .collect();
-        let ports = state.into_ports().ports;
-        let named = ports.iter().map(|port| port.representor());
+        let ports = state.into_ports();
+        let named = ports.all().iter().map(|port| port.representor());
         Ok(named.chain(nameless).collect())
     }
 
@@ -390,18 +413,25 @@ impl Nic for Pci {
             return Err(refuse(self, Feature::QueueStats));
         }
         let state = self.state()?;
-        let own = state.mode == EswitchMode::Legacy;
+        let mut channels = state.channels.clone();
+        self.find_inside(&mut channels)?;
+        let found = channels.into_iter();
+        let found = found.filter_map(|c| Some((c.port.vport, c.inside?)));
+        let inside: HashMap<_, _> = found.collect();
+        let switchdev = state.mode == EswitchMode::Switchdev;
         let ports = state.into_ports();
         for name in names {
             if ports.named(name).is_none() {
                 return Err(no_channel(name));
             }
         }
-        let wanted = |name: &String| names.is_empty() || names.contains(name);
-        let ports = ports.ports.iter().filter(|port| wanted(&port.name));
-        let stats = ports.map(|port| match own && !port.vport.is_uplink() {
-            true => of_netdev(port),
-            false => of_representor(port),
+        let wanted: BTreeSet<&String> = names.iter().collect();
+        let wanted = |port: &&Port| names.is_empty() || wanted.contains(&port.name);
+        let ports = ports.all().iter().filter(wanted);
+        let stats = ports.map(|port| match inside.get(&port.vport) {
+            Some(own) => of_netdev(port, &own.link, switchdev),
+            // Whoever has it does not show its netdev: what the host sees of it.
+            None => of_representor(port),
         });
         Ok(stats.collect())
     }

@@ -9,6 +9,7 @@ use crate::nic::Rate;
 use crate::{DeviceError, Feature};
 use chanio_model::rate::RateChange;
 use chanio_netlink::devlink::{self, EswitchMode, RateType, command};
+use std::collections::HashMap;
 
 impl Pci {
     /// In legacy mode only virtual functions have rates.
@@ -17,8 +18,11 @@ impl Pci {
         match state.mode {
             EswitchMode::Switchdev => Ok(state),
             _ if self.no_eswitch() => Err(refuse(self, Feature::RateNodes)),
-            _ => Err(DeviceError::Refused {
-                reason: "rate nodes need eswitch mode switchdev, the mode is legacy".into(),
+            _ => Err(DeviceError::Unsupported {
+                what: "a rate node in eswitch mode legacy".into(),
+                why: "nodes are of the switch; in legacy mode a virtual function has a minimum \
+                      and a maximum only"
+                    .into(),
             }),
         }
     }
@@ -33,13 +37,12 @@ impl Pci {
                 .collect());
         }
         let told = self.devlink.rates().map_err(|e| e.at("listing rates"))?;
+        let channels = state.channels.iter();
+        let channels: HashMap<_, _> = channels
+            .filter_map(|c| Some((c.index?, &c.port.name)))
+            .collect();
         let named = |(port, rate): &(Option<u32>, devlink::Rate)| {
-            let leaf = || {
-                let mut channels = state.channels.iter();
-                channels
-                    .find(|c| port.is_some() && c.index == *port)
-                    .map(|c| c.port.name.clone())
-            };
+            let leaf = || channels.get(port.as_ref()?).map(|name| (*name).clone());
             match rate.kind {
                 Some(RateType::Node) => Some((rate.node.clone()?, "node")),
                 _ => Some((leaf()?, "leaf")),

@@ -15,7 +15,7 @@ use crate::{DeviceError, transport::Netns};
 use chanio_netlink::devlink::{Flavour, FunctionState, OperationalState, Port, command};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -32,26 +32,29 @@ impl Pci {
         wanted: &[Wanted],
         undo: &mut Undo<Self>,
     ) -> Result<(), DeviceError> {
-        let free = (1..).filter(|number| !state.sf_numbers.contains(number));
+        let taken: HashSet<u32> = state.sf_numbers.iter().copied().collect();
+        let free = (1..).filter(|number| !taken.contains(number));
         let mut ports = Vec::with_capacity(wanted.len());
         for (channel, number) in wanted.iter().zip(free) {
             let port = self.add_port(number, undo)?;
-            self.configure(port, channel)?;
-            ports.push((port, number));
+            let index = self.configure(&port, channel)?;
+            ports.push((index, number));
         }
         // All of them come at once: their drivers need not wait for each other.
         let until = Instant::now() + self.transport.patience();
-        let mut devices = HashMap::new();
-        for ((port, number), channel) in ports.iter().zip(wanted) {
+        for (port, number) in &ports {
             self.wait_attached(*port, *number, until)?;
+        }
+        let mut devices = HashMap::new();
+        for ((_, number), channel) in ports.iter().zip(wanted) {
             let link = self.wait_netdev(*number, &mut devices, until)?;
             self.move_inside(&link, channel)?;
         }
         Ok(())
     }
 
-    /// A new port; its index.
-    fn add_port(&mut self, number: u32, undo: &mut Undo<Self>) -> Result<u32, DeviceError> {
+    /// A new port, which has an index.
+    fn add_port(&mut self, number: u32, undo: &mut Undo<Self>) -> Result<Port, DeviceError> {
         let step = format!("adding subfunction {number}");
         let mut asked = self.devlink.about(command::PORT_NEW);
         asked.port = Port {
@@ -61,16 +64,17 @@ impl Pci {
             ..Port::default()
         };
         let made = self.devlink.ask(&asked).map_err(|e| e.at(&step))?;
-        let mut made = made.into_iter().filter(|told| told.port.sf == Some(number));
-        let index = made.find_map(|told| told.port.index);
-        let index = index.ok_or_else(|| DeviceError::Refused {
+        let ports = made.into_iter().map(|told| told.port);
+        let mut ports = ports.filter(|port| port.sf == Some(number));
+        let made = ports.find_map(|port| Some((port.index?, port)));
+        let (index, port) = made.ok_or_else(|| DeviceError::Refused {
             reason: format!("{step}: the kernel does not tell which port it is"),
         })?;
         undo.push(
             format!("removing subfunction {number}"),
             move |pci: &mut Self| pci.del_port(index),
         );
-        Ok(index)
+        Ok(port)
     }
 
     /// The function's number in the slot.
@@ -88,8 +92,9 @@ impl Pci {
             .map_err(|e| e.at("removing a subfunction's port"))
     }
 
-    /// Sets all that has to be set before its driver comes, and lets it come.
-    fn configure(&mut self, port: u32, wanted: &Wanted) -> Result<(), DeviceError> {
+    /// Sets all that has to be set before its driver comes, and lets it come. Its index.
+    fn configure(&mut self, made: &Port, wanted: &Wanted) -> Result<u32, DeviceError> {
+        let port = made.index.unwrap_or_default();
         let mac = wanted.mac.0.to_vec();
         let set = self
             .devlink
@@ -105,7 +110,10 @@ impl Pci {
             Err(error) if error.is(libc::EOPNOTSUPP) || error.is(libc::EINVAL) => {}
             set => set.map_err(|e| e.at("setting the subfunction's max_io_eqs"))?,
         }
-        let representor = self.representor_of(port)?;
+        let representor = match made.netdev_ifindex {
+            Some(index) => index,
+            None => self.representor_of(port)?,
+        };
         let change = LinkUnspec::new_with_index(representor)
             .alias(wanted.name.as_str())
             .mtu(wanted.mtu)
@@ -118,7 +126,8 @@ impl Pci {
         let set = self
             .devlink
             .set_function(port, |function| function.state = Some(state));
-        set.map_err(|e| e.at("activating the subfunction"))
+        set.map_err(|e| e.at("activating the subfunction"))?;
+        Ok(port)
     }
 
     /// The index of a port's netdev, which comes a little after the port.
@@ -156,6 +165,8 @@ impl Pci {
     /// Waits for the subfunction's driver.
     fn wait_attached(&mut self, port: u32, number: u32, until: Instant) -> Result<(), DeviceError> {
         loop {
+            // What was told before does not tell of what comes.
+            self.devlink.forget();
             let told = self
                 .devlink
                 .port(port)
@@ -234,10 +245,12 @@ impl Pci {
     pub(super) fn move_inside(&mut self, link: &Link, wanted: &Wanted) -> Result<(), DeviceError> {
         set_queues(&*self.transport, &link.name, link.tx_queues, wanted.queues)?;
         let place = wanted.place()?;
-        let netns: &Netns = &place.netns;
-        let change = moved(link.index, wanted, place, self.route.netns_number(netns));
+        let netns = Netns::open(&place.netns)?;
+        let change = moved(link.index, wanted, place, self.route.netns_number(&netns));
         let whose = format!("netdev `{}` to netns `{}`", link.name, netns.name());
-        let done = self.route.set_with(change, std::os::fd::AsFd::as_fd(netns));
+        let done = self
+            .route
+            .set_with(change, std::os::fd::AsFd::as_fd(&netns));
         done.map_err(|error| match error.is(libc::EEXIST) {
             true => invalid(
                 "attach",
@@ -246,7 +259,10 @@ impl Pci {
             ),
             false => error.at(&format!("moving {whose}")),
         })?;
-        container::bring_up(&*self.transport, place)
+        match place.addresses.is_empty() {
+            true => Ok(()),
+            false => container::bring_up(&*self.transport, place),
+        }
     }
 
     /// Removes subfunctions.
@@ -291,12 +307,16 @@ impl Pci {
     }
 }
 
-/// All that one message can do: to the other namespace, under the name wanted there.
+/// All that one message can do: to the other namespace, under the name wanted there, and up, unless
+/// it is to have addresses first.
 fn moved(index: u32, wanted: &Wanted, place: &Place, netns: LinkAttribute) -> LinkMessage {
-    LinkUnspec::new_with_index(index)
+    let change = LinkUnspec::new_with_index(index)
         .name(place.ifname.as_str())
         .address(wanted.mac.0.to_vec())
         .mtu(wanted.mtu)
-        .append_extra_attribute(netns)
-        .build()
+        .append_extra_attribute(netns);
+    match place.addresses.is_empty() {
+        true => change.up().build(),
+        false => change.build(),
+    }
 }

@@ -84,8 +84,11 @@ impl State {
         if names.is_empty() {
             return Ok(self.channels.iter().collect());
         }
-        let named = |name: &String| self.channel(name).ok_or_else(|| no_channel(name));
-        names.iter().map(named).collect()
+        let all = self.channels.iter();
+        let by_name: HashMap<&str, _> = all.map(|c| (&*c.port.name, c)).collect();
+        let named = |name: &String| by_name.get(&**name).copied();
+        let found = names.iter().map(|n| named(n).ok_or_else(|| no_channel(n)));
+        found.collect()
     }
 
     pub(super) fn into_ports(self) -> Ports {
@@ -99,10 +102,8 @@ impl State {
             .links
             .iter()
             .filter_map(|l| Some((tunnel_device(l)?, l.index)));
-        Ports {
-            tunnels: tunnels.collect(),
-            ports: uplink.into_iter().chain(channels).collect(),
-        }
+        let ports = uplink.into_iter().chain(channels).collect();
+        Ports::new(ports, tunnels.collect())
     }
 }
 
@@ -128,11 +129,7 @@ impl Pci {
             .device
             .number(&*self.transport, "sriov_numvfs")?
             .unwrap_or(0);
-        self.kind = match (&*self.driver, mode) {
-            ("mlx5_core", EswitchMode::Switchdev) => Kind::Sf,
-            ("ice", EswitchMode::Switchdev) if vfs == 0 => Kind::Sf,
-            _ => Kind::Vf,
-        };
+        self.kind = self.kind_in(mode, vfs);
         let links = self.route.links().map_err(|e| e.at("listing netdevs"))?;
         let ports = self.devlink.ports().map_err(|e| e.at("listing ports"))?;
         let places = links.iter().enumerate();
@@ -200,6 +197,15 @@ impl Pci {
         }
         state.channels.sort_by_key(|channel| channel.port.vport);
         Ok(state)
+    }
+
+    /// What channels are in a mode, with so many virtual functions.
+    pub(super) fn kind_in(&self, mode: EswitchMode, vfs: u32) -> Kind {
+        match (&*self.driver, mode) {
+            ("mlx5_core", EswitchMode::Switchdev) => Kind::Sf,
+            ("ice", EswitchMode::Switchdev) if vfs == 0 => Kind::Sf,
+            _ => Kind::Vf,
+        }
     }
 
     /// Whether the driver has no eswitch that devlink knows.

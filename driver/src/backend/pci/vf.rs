@@ -211,6 +211,19 @@ impl Pci {
             });
         }
         let mut vfs = state.vfs;
+        let idle = state.channels.is_empty() && vfs != 0 && vfs < wanted.len() as u32;
+        if idle && self.nobody_has_vfs(state)? {
+            self.device
+                .set_number(&*self.transport, "sriov_numvfs", 0)?;
+            undo.push(
+                "making the virtual functions again",
+                move |pci: &mut Self| {
+                    let device = pci.device.clone();
+                    device.set_number(&*pci.transport, "sriov_numvfs", vfs)
+                },
+            );
+            vfs = 0;
+        }
         if vfs == 0 {
             vfs = wanted.len() as u32;
             let most = self.most_channels(state)?;
@@ -237,8 +250,8 @@ impl Pci {
             return Err(DeviceError::Refused {
                 reason: format!(
                     "channels: {} asked for, {} of the device's {vfs} virtual functions are free, \
-                     and sriov_numvfs changes only while there are none: remove all channels and \
-                     set it to 0, then add as many as are wanted at once",
+                     and sriov_numvfs changes only while nobody has one: remove all channels, then \
+                     add as many as are wanted at once",
                     wanted.len(),
                     free.len()
                 ),
@@ -249,6 +262,22 @@ impl Pci {
             self.add_vf(&now, number, channel, undo)?;
         }
         Ok(())
+    }
+
+    /// Whether all virtual functions have netdevs, and these are in this namespace and down: then
+    /// no container has one, no virtual machine, and nobody here.
+    fn nobody_has_vfs(&self, state: &State) -> Result<bool, DeviceError> {
+        if self.device.bus == Bus::Netdevsim {
+            return Ok(false);
+        }
+        for number in 0..state.vfs {
+            let names = self.vf_device(number)?.netdevs(&*self.transport)?;
+            let down = |name: &String| state.links.iter().any(|l| l.name == *name && !l.up);
+            if names.is_empty() || !names.iter().all(down) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn add_vf(
@@ -292,7 +321,7 @@ impl Pci {
         let place = wanted.place()?;
         let link = self.wait_vf_netdev(number)?;
         let back = link.clone();
-        let (netns, ifname) = (place.netns.name().to_owned(), place.ifname.to_string());
+        let (netns, ifname) = (place.netns.clone(), place.ifname.to_string());
         // Undone last, because the netdev's address follows the function's.
         undo.push(
             format!("taking back netdev `{}`", link.name),
@@ -461,7 +490,7 @@ impl Pci {
                         index: 0,
                         ..inside.link.clone()
                     };
-                    pci.take_back(inside.netns.name(), &inside.link.name, &home)?;
+                    pci.take_back(&inside.netns, &inside.link.name, &home)?;
                 }
                 if channel.index.is_some() {
                     let nameless = LinkUnspec::new_with_index(channel.port.link.index)

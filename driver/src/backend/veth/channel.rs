@@ -92,16 +92,13 @@ impl Veth {
     ) -> Result<(), DeviceError> {
         let place = wanted.place()?;
         let name = representor(state.mark.nic, vport);
-        let pair = pair(&name, wanted, place, self.route.netns_number(&place.netns));
-        let made = self.route.make(pair, &[place.netns.as_fd()]);
+        let netns = Netns::open(&place.netns)?;
+        let pair = pair(&name, wanted, place, self.route.netns_number(&netns));
+        let made = self.route.make(pair, &[netns.as_fd()]);
         made.map_err(|error| match error.is(libc::EEXIST) {
             true => invalid(
                 "attach",
-                format!(
-                    "netdev `{}` in netns `{}`",
-                    place.ifname,
-                    place.netns.name()
-                ),
+                format!("netdev `{}` in netns `{}`", place.ifname, place.netns),
                 format!("a name that no netdev there has yet (nor `{name}` here)"),
             ),
             false => error.at(&format!("making netdev `{name}` and its peer")),
@@ -316,19 +313,24 @@ impl Veth {
             .link(index, None)
             .map_err(|e| e.at("finding the channel's netdev"))?;
         let link = link.ok_or_else(|| no_channel(&port.name))?;
+        let netns = home.clone();
         container::change(&*self.transport, &Inside { netns, link }, mac, mtu, undo)
     }
 
     /// The names of namespaces, by their numbers in this one.
     pub(super) fn netns_names(&mut self) -> Result<HashMap<i32, String>, DeviceError> {
         let mut names = HashMap::new();
-        for netns in Netns::all() {
+        for name in Netns::names() {
+            // One that has gone meanwhile, or that may not be opened, is nobody's here.
+            let Ok(netns) = Netns::open(&name) else {
+                continue;
+            };
             let id = self
                 .route
                 .netns_id(&netns)
                 .map_err(|e| e.at("numbering namespaces"))?;
             if let Some(id) = id {
-                names.entry(id).or_insert_with(|| netns.name().to_owned());
+                names.entry(id).or_insert(name);
             }
         }
         Ok(names)

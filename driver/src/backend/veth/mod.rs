@@ -325,12 +325,8 @@ impl Nic for Veth {
     }
 
     fn representors(&mut self) -> Result<Vec<Representor>, DeviceError> {
-        Ok(self
-            .ports()?
-            .ports
-            .iter()
-            .map(|port| port.representor())
-            .collect())
+        let ports = self.ports()?;
+        Ok(ports.all().iter().map(|port| port.representor()).collect())
     }
 
     fn add_flows(&mut self, rules: Vec<String>, replace: bool) -> Result<Vec<u64>, DeviceError> {
@@ -385,9 +381,7 @@ impl Nic for Veth {
             }
         }
         let wanted = |name: &String| names.is_empty() || names.contains(name);
-        let ports = ports.ports.into_iter().filter(|port| wanted(&port.name));
-        Ok(ports
-            .map(|port| super::stats::of_representor(&port))
-            .collect())
+        let ports = ports.all().iter().filter(|port| wanted(&port.name));
+        Ok(ports.map(super::stats::of_representor).collect())
     }
 }

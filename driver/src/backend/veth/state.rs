@@ -128,10 +128,7 @@ impl State {
             .links
             .iter()
             .filter_map(|l| Some((tunnel_device(l)?, l.index)));
-        Ports {
-            tunnels: tunnels.collect(),
-            ports,
-        }
+        Ports::new(ports, tunnels.collect())
     }
 }
 

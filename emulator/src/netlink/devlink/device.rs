@@ -1,9 +1,9 @@
 //! What the device is, its switch's modes, and reloading it.
 
 use super::{Device, message};
-use crate::netlink::functions::Kind;
 use crate::netlink::played::Played;
 use crate::netlink::refuse;
+use crate::netlink::table::Kind;
 use crate::nic::spec::EswitchChange;
 use chanio_model::eswitch::Mode;
 use chanio_netlink::attr::{Bitfield32, Raw};
@@ -129,11 +129,9 @@ impl Played {
         }
         if mode == Mode::Legacy {
             // mellanox/mlx5/core/sf/devlink.c: mlx5_sf_esw_event
-            let is_sf = |(port, f): (&u32, &_)| {
-                let f: &crate::netlink::functions::Function = f;
-                matches!(f.kind, Kind::Sf(_)).then_some(*port)
-            };
-            let sfs: Vec<u32> = self.functions.iter().filter_map(is_sf).collect();
+            let functions = self.functions.iter();
+            let sfs = functions.filter(|(_, f)| matches!(f.kind, Kind::Sf(_)));
+            let sfs: Vec<u32> = sfs.map(|(port, _)| port).collect();
             for port in sfs {
                 self.remove_port(port)?;
             }
@@ -188,8 +186,8 @@ impl Played {
             }
         } else if self
             .functions
-            .values()
-            .any(|f| matches!(f.kind, Kind::Sf(_)))
+            .iter()
+            .any(|(_, f)| matches!(f.kind, Kind::Sf(_)))
         {
             let words = "reload is unsupported when SFs are allocated";
             return Err(self.vendor.refuse(libc::EOPNOTSUPP, words));

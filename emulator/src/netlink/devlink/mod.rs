@@ -5,9 +5,9 @@ mod ports;
 mod rates;
 mod settings;
 
-use super::functions::Life;
 use super::played::{DEVLINK, Played};
 use super::refuse;
+use super::table::Function;
 use chanio_netlink::devlink::{Devlink, Handle, command, devlink};
 use chanio_netlink::kernel::{Refusal, Reply};
 use chanio_netlink::message::{Message, NLM_F_DUMP};
@@ -116,21 +116,28 @@ impl Played {
     }
 
     fn devices(&self) -> Vec<Device> {
-        let attached = self.functions.iter().filter_map(|(port, f)| {
-            let is_sf = matches!(f.kind, super::functions::Kind::Sf(_));
-            (is_sf && matches!(f.life, Life::Attached { .. })).then_some(Device::Sf(*port))
-        });
-        std::iter::once(Device::Pf).chain(attached).collect()
+        let attached = self.functions.with_auxiliaries();
+        let ports = attached.filter_map(|(_, f)| self.functions.port_of(f.kind));
+        std::iter::once(Device::Pf)
+            .chain(ports.map(Device::Sf))
+            .collect()
     }
 
     /// The device of this name.
     fn device(&self, handle: &Handle) -> Result<Device, Refusal> {
-        if handle.bus.is_none() || handle.device.is_none() {
+        let (Some(bus), Some(name)) = (&handle.bus, &handle.device) else {
             return Err(Refusal::errno(libc::EINVAL));
+        };
+        if *handle == self.handle(Device::Pf) {
+            return Ok(Device::Pf);
         }
-        let mut devices = self.devices().into_iter();
-        devices
-            .find(|device| self.handle(*device) == *handle)
+        let found = match &**bus {
+            "auxiliary" => self.auxiliary_named(name),
+            _ => None,
+        };
+        found
+            .and_then(|function| self.functions.port_of(function.kind))
+            .map(Device::Sf)
             .ok_or_else(|| Refusal::errno(libc::ENODEV))
     }
 
@@ -139,13 +146,9 @@ impl Played {
         match device {
             Device::Pf => Handle::new("pci", &self.config.slot.to_string()),
             Device::Sf(port) => {
-                let life = self.functions.get(&port).map(|f| f.life);
-                let number = match life {
-                    Some(Life::Attached { auxiliary, .. }) => auxiliary,
-                    _ => 0,
-                };
-                let class = self.vendor.sf_device.unwrap_or_default();
-                Handle::new("auxiliary", &format!("{class}.{number}"))
+                let function = self.functions.get(port);
+                let number = function.and_then(Function::auxiliary).unwrap_or(0);
+                Handle::new("auxiliary", &self.auxiliary_name(number))
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Ports and the functions behind them.
 
 use super::{Device, message};
-use crate::netlink::functions::{Function, Kind, Life};
 use crate::netlink::played::Played;
 use crate::netlink::refuse;
+use crate::netlink::table::{Function, Kind};
 use chanio_model::Mac;
 use chanio_netlink::attr::Bitfield32;
 use chanio_netlink::devlink::{
@@ -25,12 +25,9 @@ impl Played {
             // Documentation/networking/device_drivers/ethernet/mellanox/mlx5/switchdev.rst shows it
             Device::Sf(_) => vec![1],
             Device::Pf => {
-                let switchdev = self.switchdev();
-                // Virtual functions have ports for their representors only.
-                let shown = move |f: &Function| switchdev || matches!(f.kind, Kind::Sf(_));
                 let functions = self.functions.iter();
                 let mut ports: Vec<u32> = functions
-                    .filter_map(|(port, f)| shown(f).then_some(*port))
+                    .filter_map(|(port, f)| self.has_port(f).then_some(port))
                     .collect();
                 ports.push(self.vendor.uplink_port);
                 ports.sort_unstable();
@@ -39,15 +36,24 @@ impl Played {
         }
     }
 
+    /// Virtual functions have ports for their representors only.
+    fn has_port(&self, function: &Function) -> bool {
+        matches!(function.kind, Kind::Sf(_)) || self.switchdev()
+    }
+
     pub(super) fn port_of(&self, device: Device, asked: &Devlink) -> Result<u32, Refusal> {
         let index = asked
             .port
             .index
             .ok_or_else(|| Refusal::errno(libc::EINVAL))?;
-        if self.ports(device).contains(&index) {
-            Ok(index)
-        } else {
-            Err(Refusal::errno(libc::ENODEV))
+        let there = match device {
+            Device::Sf(_) => index == 1,
+            Device::Pf if index == self.vendor.uplink_port => true,
+            Device::Pf => self.functions.get(index).is_some_and(|f| self.has_port(f)),
+        };
+        match there {
+            true => Ok(index),
+            false => Err(Refusal::errno(libc::ENODEV)),
         }
     }
 
@@ -87,10 +93,7 @@ impl Played {
 
     /// The port that a subfunction's own device has.
     fn own_port(&self, function: u32) -> Result<Port, Refusal> {
-        let ifindex = match self.function(function)?.life {
-            Life::Attached { ifindex, .. } => Some(ifindex),
-            _ => None,
-        };
+        let ifindex = self.function(function)?.ifindex();
         Ok(Port {
             flavour: Some(Flavour::Virtual),
             number: Some(0),
@@ -119,9 +122,9 @@ impl Played {
                     true => FunctionState::Active,
                     false => FunctionState::Inactive,
                 });
-                behind.operational_state = Some(match function.life {
-                    Life::Attached { .. } => OperationalState::Attached,
-                    _ => OperationalState::Detached,
+                behind.operational_state = Some(match function.auxiliary() {
+                    Some(_) => OperationalState::Attached,
+                    None => OperationalState::Detached,
                 });
             }
             Kind::Vf(number) => {
@@ -192,16 +195,13 @@ impl Played {
     }
 
     fn free_sf_number(&self) -> u32 {
-        let taken = |number: &u32| {
-            let kind = Kind::Sf(*number);
-            self.functions.values().any(|f| f.kind == kind)
-        };
+        let taken = |number: &u32| self.functions.port_of(Kind::Sf(*number)).is_some();
         (0..).find(|number| !taken(number)).unwrap_or(0)
     }
 
     pub(super) fn del_port(&mut self, asked: &Devlink) -> Result<(), Refusal> {
         let port = self.port_of(Device::Pf, asked)?;
-        match self.functions.get(&port).map(|f| f.kind) {
+        match self.functions.get(port).map(|f| f.kind) {
             Some(Kind::Sf(_)) => self.remove_port(port),
             // net/devlink/port.c: devlink_nl_port_del_doit, of a port without port_del
             _ => Err(refuse::unsupported()),
@@ -244,7 +244,7 @@ impl Played {
     /// All that speaks against it, before anything is done.
     fn check_function(&self, port: u32, asked: &messages::Function) -> Result<(), Refusal> {
         let no = |words: &str| Err(refuse::text(libc::EOPNOTSUPP, words));
-        let Some(function) = self.functions.get(&port) else {
+        let Some(function) = self.functions.get(port) else {
             return no("Port doesn't support function attributes");
         };
         let is_vf = matches!(function.kind, Kind::Vf(_));
@@ -259,7 +259,7 @@ impl Played {
             }
             if self.vendor.driver == "ice" {
                 // intel/ice/devlink/devlink_port.c: ice_devlink_port_fn_hw_addr_set
-                if matches!(function.life, Life::Attached { .. }) {
+                if function.auxiliary().is_some() {
                     let words = "Ethernet address can be change only in detached state";
                     return Err(self.vendor.refuse(libc::EBUSY, words));
                 }
@@ -304,7 +304,7 @@ impl Played {
                 self.set_hw_addr(port, Mac(mac))?;
             }
         }
-        if let Some(function) = self.functions.get_mut(&port) {
+        if let Some(function) = self.functions.get_mut(port) {
             if let Some(caps) = asked.capabilities {
                 if caps.selector & capability::ROCE != 0 {
                     function.roce = caps.value & capability::ROCE != 0;

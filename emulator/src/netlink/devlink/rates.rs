@@ -8,6 +8,7 @@ use chanio_model::rate::{RateChange, RateName, Rates};
 use chanio_netlink::devlink::{Devlink, Rate, RateType, command};
 use chanio_netlink::kernel::Refusal;
 use chanio_netlink::message::Message;
+use std::collections::HashMap;
 
 /// Whose rate.
 enum Object {
@@ -30,10 +31,10 @@ impl Played {
             return Ok(all);
         }
         let rates = self.nic.rates();
-        let find = |name: &RateName| rates.iter().find(|rate| rate.name == *name);
-        for (port, function) in &self.functions {
-            if let Some(rate) = find(&function.channel) {
-                all.push(self.tell_rate(&Object::Leaf(*port), &rate.rates)?);
+        let leaves: HashMap<_, _> = rates.iter().map(|rate| (&rate.name, rate)).collect();
+        for (port, function) in self.functions.iter() {
+            if let Some(rate) = leaves.get(&function.channel) {
+                all.push(self.tell_rate(&Object::Leaf(port), &rate.rates)?);
             }
         }
         for node in rates.iter().filter(|rate| rate.is_node) {
@@ -90,7 +91,7 @@ impl Played {
         }
         match (&asked.rate.node, asked.port.index) {
             (Some(name), _) => Ok(Object::Node(name.clone())),
-            (None, Some(port)) if self.switchdev() && self.functions.contains_key(&port) => {
+            (None, Some(port)) if self.switchdev() && self.functions.get(port).is_some() => {
                 Ok(Object::Leaf(port))
             }
             (None, Some(_)) => Err(Refusal::errno(libc::ENODEV)),

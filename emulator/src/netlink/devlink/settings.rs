@@ -1,9 +1,9 @@
 //! Parameters, resources and health reporters.
 
 use super::{Device, message};
-use crate::netlink::functions::Kind;
 use crate::netlink::played::Played;
 use crate::netlink::refuse;
+use crate::netlink::table::Kind;
 use chanio_netlink::attr::{Flag, Raw};
 use chanio_netlink::devlink::{
     Devlink, Param, ParamMode, ParamType, ParamValue, Reporter, ReporterState, Resource,
@@ -231,8 +231,8 @@ impl Played {
             return Err(refuse::unsupported());
         }
         let most = self.nic.info().profile.channels.most;
-        let sfs = self.functions.values();
-        let sfs = sfs.filter(|f| matches!(f.kind, Kind::Sf(_))).count();
+        let sfs = self.functions.iter();
+        let sfs = sfs.filter(|(_, f)| matches!(f.kind, Kind::Sf(_))).count();
         let mut about = self.about(device, command::RESOURCE_DUMP);
         about.resources = vec![Resource {
             plain: ResourcePlain {

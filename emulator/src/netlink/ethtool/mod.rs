@@ -13,7 +13,6 @@ mod netlink;
 mod rss;
 mod stats;
 
-use super::functions::Function;
 use super::played::{Played, Role};
 use crate::nic::spec::ChannelChange;
 use chanio_model::ChannelName;
@@ -39,9 +38,9 @@ impl Played {
             (0, Some(name)) => if_nametoindex(name).map_err(|_| Errno::ENODEV)?,
             (index, _) => index,
         };
-        let role = *self.visible_roles().get(&ifindex).ok_or(Errno::ENODEV)?;
+        let role = self.visible_role(ifindex).ok_or(Errno::ENODEV)?;
         let function = match role {
-            Role::Function(port) => self.functions.get(&port),
+            Role::Function(port) => self.functions.get(port),
             _ => None,
         };
         Ok(match function {
@@ -99,8 +98,9 @@ impl Played {
             ..RssChange::default()
         };
         self.change_rss(channel, change)?;
-        let is_it = |f: &&mut Function| f.channel == *channel;
-        if let Some(function) = self.functions.values_mut().find(is_it) {
+        if let Role::Function(port) = netdev.role
+            && let Some(function) = self.functions.get_mut(port)
+        {
             function.used_queues = count;
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::Netdev;
 use crate::netlink::played::{Played, Role};
-use crate::nic::spec::{Count, VportStats};
+use crate::nic::spec::Count;
 use chanio_model::VportId;
 use nix::errno::Errno;
 
@@ -55,12 +55,10 @@ impl Played {
             Role::Uplink => VportId::UPLINK,
             Role::Other(vport) => vport,
             Role::Representor(port) | Role::Function(port) => {
-                self.functions.get(&port).ok_or(Errno::ENODEV)?.vport
+                self.functions.get(port).ok_or(Errno::ENODEV)?.vport
             }
         };
-        let all = self.nic.stats();
-        let stats = all.iter().find(|stats| stats.vport == vport);
-        let stats: &VportStats = stats.ok_or(Errno::ENODEV)?;
+        let stats = self.nic.stats_of(vport).ok_or(Errno::ENODEV)?;
         let pair = |count: &Count| [count.packets, count.bytes];
         let mut values = Vec::new();
         match netdev.role {

@@ -5,6 +5,7 @@
 //! matches never gets to software. One that can't is the kernel's, unless it must not be in
 //! software (skip_sw).
 
+use super::installed::{Installed, Key, match_the_same};
 use super::links::is_dump;
 use crate::netlink::played::{Played, Role};
 use crate::netlink::refuse;
@@ -12,7 +13,7 @@ use crate::nic::spec::RuleInfo;
 use chanio_model::{RuleId, VportId};
 use chanio_netlink::attr::Bitfield32;
 use chanio_netlink::kernel::{Client, Refusal, Reply};
-use chanio_netlink::message::{Message, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE};
+use chanio_netlink::message::{Message, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use chanio_netlink::tc::action::{
     Action, Basic, Control, HW_STATS_DELAYED, HW_STATS_IMMEDIATE, Queue, Stats, Times,
 };
@@ -22,7 +23,6 @@ use chanio_netlink::tc::{
     At, CLSACT, DEL_FILTER, Filter, FilterKind, GET_QDISC, Header, INGRESS, NEW_FILTER, Qdisc,
     TERSE,
 };
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// RTNLGRP_TC.
@@ -34,81 +34,26 @@ const FIRST_AUTO: u16 = 0xc000;
 /// Of a listing's times: USER_HZ.
 const TICKS: u128 = 100;
 
-/// Where a filter is: netdev, chain, priority, handle.
-type Key = (u32, u32, u16, u32);
-
-#[derive(Debug)]
-struct Installed {
-    filter: Filter,
-    rule: RuleId,
-    since: Instant,
-}
-
-/// Those that are rules of the switch.
-#[derive(Debug, Default)]
-pub struct Filters(BTreeMap<Key, Installed>);
-
-impl Filters {
-    /// The switch has forgotten all of its rules.
-    pub fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// A netdev has gone, and its filters with it; the rules that they were.
-    pub fn forget(&mut self, ifindex: u32) -> Vec<RuleId> {
-        let of_it = (ifindex, 0, 0, 0)..=(ifindex, u32::MAX, u16::MAX, u32::MAX);
-        let keys: Vec<Key> = self.0.range(of_it).map(|(key, _)| *key).collect();
-        self.remove(&keys)
-    }
-
-    fn of(&self, ifindex: u32, chain: u32) -> impl DoubleEndedIterator<Item = (&Key, &Installed)> {
-        self.0
-            .range((ifindex, chain, 0, 0)..=(ifindex, chain, u16::MAX, u32::MAX))
-    }
-
-    fn of_priority(&self, ifindex: u32, chain: u32, priority: u16) -> Vec<Key> {
-        let from = (ifindex, chain, priority, 0);
-        let all = self.0.range(from..=(ifindex, chain, priority, u32::MAX));
-        all.map(|(key, _)| *key).collect()
-    }
-
-    fn remove(&mut self, keys: &[Key]) -> Vec<RuleId> {
-        let removed = keys.iter().filter_map(|key| self.0.remove(key));
-        removed.map(|installed| installed.rule).collect()
-    }
-}
-
 /// The ports, for the conversion of filters into rules.
-struct Ports(BTreeMap<u32, VportId>);
+struct Ports<'a>(&'a Played);
 
-impl Surroundings for Ports {
+impl Surroundings for Ports<'_> {
     fn vport(&self, ifindex: u32) -> Option<VportId> {
-        self.0.get(&ifindex).copied()
+        match self.0.visible_role(ifindex)? {
+            Role::Uplink => Some(VportId::UPLINK),
+            Role::Other(vport) => Some(vport),
+            Role::Representor(port) => self.0.functions.get(port).map(|f| f.vport),
+            // A function's own netdev is not a port of the switch.
+            Role::Function(_) => None,
+        }
     }
     fn ifindex(&self, vport: VportId) -> Option<u32> {
-        let mut all = self.0.iter();
-        all.find(|(_, of)| **of == vport)
-            .map(|(ifindex, _)| *ifindex)
+        let ifindex = self.0.nic.netdev_of(vport)?;
+        self.vport(ifindex).map(|_| ifindex)
     }
 }
 
 impl Played {
-    fn switch_ports(&self) -> Ports {
-        let vport = |role: &Role| match role {
-            Role::Uplink => Some(VportId::UPLINK),
-            Role::Other(vport) => Some(*vport),
-            Role::Representor(port) => self.functions.get(port).map(|f| f.vport),
-            // A function's own netdev is not a port of the switch.
-            Role::Function(_) => None,
-        };
-        let roles = self.visible_roles().into_iter();
-        Ports(
-            roles
-                .filter_map(|(index, role)| Some((index, vport(&role)?)))
-                .collect(),
-        )
-    }
-
     /// The netdev whose received packets the filters are for, if it is a port of the switch.
     fn filtered_port(&self, filter: &Filter) -> Option<u32> {
         let At::Device { ifindex, parent } = filter.at else {
@@ -116,7 +61,7 @@ impl Played {
         };
         let ifindex = ifindex.cast_unsigned();
         let ingress = [INGRESS, QDISC].contains(&parent);
-        (ingress && self.switch_ports().0.contains_key(&ifindex)).then_some(ifindex)
+        (ingress && Ports(self).vport(ifindex).is_some()).then_some(ifindex)
     }
 
     /// RTM_NEWTFILTER.
@@ -157,7 +102,7 @@ impl Played {
         let key = (ifindex, filter.chain(), filter.priority, filter.handle);
         set_flags(&mut filter, RuleFlags(flags.0 | RuleFlags::IN_HW));
         let since = Instant::now();
-        self.filters.0.insert(
+        self.filters.insert(
             key,
             Installed {
                 filter,
@@ -208,14 +153,13 @@ impl Played {
                 let words = "Invalid filter command with priority of zero";
                 return Err(refuse::text(libc::ENOENT, words));
             }
-            let mut all = self.filters.of(ifindex, chain);
-            filter.priority = match all.next() {
-                Some(((_, _, first, _), _)) if *first > 1 => first - 1,
+            filter.priority = match self.filters.of(ifindex, chain).next() {
+                Some((_, _, first, _)) if *first > 1 => first - 1,
                 _ => FIRST_AUTO,
             };
         }
-        let same = self.filters.of_priority(ifindex, chain, filter.priority);
-        if let Some(first) = same.first().and_then(|key| self.filters.0.get(key)) {
+        let among = (ifindex, chain, filter.priority);
+        if let Some((_, first)) = self.filters.among(among).next() {
             let kind = |filter: &Filter| filter.kind.as_ref().map(|k| k.name().to_owned());
             let other = &first.filter;
             if other.protocol != filter.protocol || kind(other) != kind(filter) {
@@ -223,33 +167,30 @@ impl Played {
                 return Err(refuse::text(libc::EINVAL, words));
             }
         }
-        let handle = filter.handle;
-        if handle != 0 && same.iter().any(|key| key.3 == handle) {
+        let key = (ifindex, chain, filter.priority, filter.handle);
+        if filter.handle != 0 && self.filters.get(&key).is_some() {
             if flags & NLM_F_EXCL != 0 {
                 return Err(refuse::text(libc::EEXIST, "Filter already exists"));
             }
-            return Ok(Some((ifindex, chain, filter.priority, handle)));
+            return Ok(Some(key));
         }
         if !create {
             return Err(needs_create());
         }
-        if handle == 0 {
-            let taken = |handle: &u32| same.iter().any(|key| key.3 == *handle);
-            filter.handle = (1..).find(|handle| !taken(handle)).unwrap_or(1);
-        }
         // cls_flower.c: fl_ht_insert_unique
-        let is_same = |key: &&Key| {
-            let installed = self.filters.0.get(*key);
-            installed.is_some_and(|i| matches_of(&i.filter) == matches_of(filter))
-        };
-        match same.iter().find(is_same) {
+        match self.filters.matching(among, filter) {
             Some(_) if flags & NLM_F_EXCL != 0 => Err(Refusal::errno(libc::EEXIST)),
             // `tc filter replace` without a handle means the one that matches the same.
-            Some(key) if flags & (NLM_F_REPLACE | NLM_F_CREATE) != 0 => {
-                filter.handle = key.3;
-                Ok(Some(*key))
+            Some(handle) => {
+                filter.handle = handle;
+                Ok(Some((ifindex, chain, filter.priority, handle)))
             }
-            _ => Ok(None),
+            None => {
+                if filter.handle == 0 {
+                    filter.handle = self.filters.free_handle(among);
+                }
+                Ok(None)
+            }
         }
     }
 
@@ -258,7 +199,7 @@ impl Played {
         if let At::Device { parent, .. } = &mut hardware.at {
             *parent = INGRESS;
         }
-        let spec = to_model(&hardware, &self.switch_ports()).map_err(|not| {
+        let spec = to_model(&hardware, &Ports(self)).map_err(|not| {
             let errno = match not {
                 NotOffloaded::Rule(_) => libc::EINVAL,
                 _ => libc::EOPNOTSUPP,
@@ -266,10 +207,10 @@ impl Played {
             self.vendor.refuse(errno, &not.to_string())
         })?;
         let refusal = |refused| self.vendor.refusal(&refused);
-        let old = replaced.and_then(|key| self.filters.0.get(&key));
+        let old = replaced.and_then(|key| self.filters.get(&key));
         let ids = match old {
             // One that matches something else goes first; if the new one is refused, it stays.
-            Some(old) if matches_of(&old.filter) != matches_of(filter) => {
+            Some(old) if !match_the_same(&old.filter, filter) => {
                 let ids = self.nic.add_rules(vec![spec]).map_err(refusal)?;
                 self.nic.del_rules(&[old.rule]).map_err(refusal)?;
                 ids
@@ -295,16 +236,15 @@ impl Played {
         let chain = filter.chain();
         let flush = filter.priority == 0;
         let keys: Vec<Key> = match (filter.priority, filter.handle) {
-            (0, 0) => self
-                .filters
-                .of(ifindex, chain)
-                .map(|(key, _)| *key)
-                .collect(),
+            (0, 0) => self.filters.of(ifindex, chain).copied().collect(),
             (0, _) => Vec::new(),
-            (priority, 0) => self.filters.of_priority(ifindex, chain, priority),
+            (priority, 0) => {
+                let all = self.filters.among((ifindex, chain, priority));
+                all.map(|(key, _)| *key).collect()
+            }
             (priority, handle) => {
-                let all = self.filters.of_priority(ifindex, chain, priority);
-                all.into_iter().filter(|key| key.3 == handle).collect()
+                let key = (ifindex, chain, priority, handle);
+                self.filters.get(&key).map(|_| key).into_iter().collect()
             }
         };
         let in_kernel = match keys.is_empty() || flush {
@@ -342,7 +282,7 @@ impl Played {
         let flags = asked.more.dump_flags.map_or(0, |f| f.value & f.selector);
         if !is_dump(request) {
             let key = (ifindex, asked.chain(), asked.priority, asked.handle);
-            return match self.filters.0.contains_key(&key) {
+            return match self.filters.get(&key).is_some() {
                 true => Ok(Reply::Answers(vec![
                     self.tell_filter(&key, NEW_FILTER, flags)?,
                 ])),
@@ -354,28 +294,20 @@ impl Played {
             Ok(Reply::Dump(messages)) => messages,
             _ => Vec::new(),
         };
-        let chains: Vec<Key> = self
-            .filters
-            .0
-            .range((ifindex, 0, 0, 0)..=(ifindex, u32::MAX, u16::MAX, u32::MAX))
-            .map(|(key, _)| *key)
+        let mut gone = Vec::new();
+        let keys = self.filters.on(ifindex).into_iter();
+        for key in keys
             .filter(|key| asked.more.chain.is_none_or(|chain| chain == key.1))
             .filter(|key| asked.priority == 0 || asked.priority == key.2)
-            .collect();
-        let rules: BTreeMap<RuleId, RuleInfo> = self
-            .nic
-            .rules()
-            .into_iter()
-            .map(|rule| (rule.id, rule))
-            .collect();
-        for key in chains {
-            let rule = self.filters.0.get(&key).and_then(|i| rules.get(&i.rule));
-            match rule {
-                Some(rule) => all.push(self.filter_message(&key, NEW_FILTER, flags, rule)?),
+        {
+            let rule = self.filters.get(&key).map(|installed| installed.rule);
+            match rule.and_then(|id| self.nic.rule(id)) {
+                Some(rule) => all.push(self.filter_message(&key, NEW_FILTER, flags, &rule)?),
                 // It went with a port that it named.
-                None => drop(self.filters.0.remove(&key)),
+                None => gone.push(key),
             }
         }
+        self.filters.remove(&gone);
         Ok(Reply::Dump(all))
     }
 
@@ -400,11 +332,10 @@ impl Played {
 
     /// A filter's message, with its rule's counters.
     fn tell_filter(&self, key: &Key, kind: u16, flags: u32) -> Result<Message, Refusal> {
-        let installed = self.filters.0.get(key);
+        let installed = self.filters.get(key);
         let installed = installed.ok_or_else(|| Refusal::errno(libc::ENOENT))?;
-        let rules = self.nic.rules();
-        match rules.iter().find(|rule| rule.id == installed.rule) {
-            Some(rule) => self.filter_message(key, kind, flags, rule),
+        match self.nic.rule(installed.rule) {
+            Some(rule) => self.filter_message(key, kind, flags, &rule),
             None => Ok(installed.filter.message(kind, 0)?),
         }
     }
@@ -416,7 +347,7 @@ impl Played {
         flags: u32,
         rule: &RuleInfo,
     ) -> Result<Message, Refusal> {
-        let installed = self.filters.0.get(key);
+        let installed = self.filters.get(key);
         let installed = installed.ok_or_else(|| Refusal::errno(libc::ENOENT))?;
         let mut filter = installed.filter.clone();
         filter.more.dump_flags = None;
@@ -434,14 +365,6 @@ impl Played {
             _ => {}
         }
         Ok(filter.message(kind, 0)?)
-    }
-}
-
-/// What counts for two filters to match the same.
-fn matches_of(filter: &Filter) -> Option<&chanio_netlink::tc::flower::FlowerKey> {
-    match &filter.kind {
-        Some(FilterKind::Flower(rule)) => Some(&rule.key),
-        _ => None,
     }
 }
 

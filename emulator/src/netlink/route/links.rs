@@ -1,14 +1,13 @@
 //! Links: what the kernel tells of the netdevs, and what the driver adds.
 
 use super::GET_LINK;
-use crate::netlink::functions::Kind;
 use crate::netlink::played::{Played, Role};
+use crate::netlink::table::Kind;
 use chanio_model::Mac;
 use chanio_netlink::attr::{AttrSet, Table, Writer};
 use chanio_netlink::kernel::{Client, Refusal, Reply};
 use chanio_netlink::message::{Message, NLM_F_DUMP};
 use nix::net::if_::if_nametoindex;
-use std::collections::BTreeMap;
 
 /// struct ifinfomsg.
 const HEADER_LEN: usize = 16;
@@ -29,6 +28,10 @@ const PHYS_PORT_NAME: u16 = libc::IFLA_PHYS_PORT_NAME;
 const ALT_IFNAME: u16 = libc::IFLA_ALT_IFNAME;
 const PARENT_DEV_NAME: u16 = libc::IFLA_PARENT_DEV_NAME;
 const PARENT_DEV_BUS_NAME: u16 = libc::IFLA_PARENT_DEV_BUS_NAME;
+
+/// Of linux/if_link.h.
+const NEW_NETNSID: u16 = 45;
+const NEW_IFINDEX: u16 = 49;
 
 /// RTEXT_FILTER_VF: whoever asks wants to be told of virtual functions (linux/rtnetlink.h).
 const FILTER_VF: u32 = 1;
@@ -91,22 +94,36 @@ impl<'a> Link<'a> {
     }
 }
 
+/// What a message about a link says of its address, MTU and place.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkNews {
+    pub ifindex: u32,
+    pub mac: Option<Mac>,
+    pub mtu: Option<u32>,
+    /// The number of the namespace that it was moved to.
+    pub moved_to: Option<i32>,
+    /// Its index there, where it is another.
+    pub new_ifindex: Option<u32>,
+}
+
+impl LinkNews {
+    /// Reads the payload of RTM_NEWLINK or RTM_DELLINK; none for what is about something else.
+    pub fn parse(payload: &[u8]) -> Result<Option<Self>, Refusal> {
+        let Some(link) = Link::parse(payload)? else {
+            return Ok(None);
+        };
+        let attributes = &link.attributes;
+        Ok(Some(Self {
+            ifindex: link.ifindex()?,
+            mac: attributes.get::<[u8; 6]>(ADDRESS)?.map(Mac),
+            mtu: attributes.get(libc::IFLA_MTU)?,
+            moved_to: attributes.get::<u32>(NEW_NETNSID)?.map(u32::cast_signed),
+            new_ifindex: attributes.get::<u32>(NEW_IFINDEX)?.filter(|i| *i != 0),
+        }))
+    }
+}
+
 impl Played {
-    /// The netdevs that are the NIC's and that can be seen: a driver in legacy mode has made no
-    /// representors.
-    pub fn visible_roles(&self) -> BTreeMap<u32, Role> {
-        let mut roles = self.roles();
-        if !self.switchdev() {
-            roles.retain(|_, role| !matches!(role, Role::Representor(_)));
-        }
-        roles
-    }
-
-    /// Whether the kernel shows a netdev that there would not be.
-    fn is_hidden(&self, role: Option<&Role>) -> bool {
-        matches!(role, Some(Role::Representor(_))) && !self.switchdev()
-    }
-
     /// RTM_GETLINK.
     pub(super) fn get_link(
         &mut self,
@@ -119,18 +136,17 @@ impl Played {
             None => 0,
         };
         let reply = self.route.ask(request, client.strict)?;
-        let roles = self.roles();
         Ok(match reply {
             Reply::Dump(links) => Reply::Dump(
                 links
                     .into_iter()
-                    .filter_map(|link| self.as_the_driver(link, &roles, mask).transpose())
+                    .filter_map(|link| self.as_the_driver(link, mask).transpose())
                     .collect::<Result<_, _>>()?,
             ),
             Reply::Answers(links) => {
                 let mut answers = Vec::new();
                 for link in links {
-                    let link = self.as_the_driver(link, &roles, mask)?;
+                    let link = self.as_the_driver(link, mask)?;
                     answers.push(link.ok_or_else(|| Refusal::errno(libc::ENODEV))?);
                 }
                 Reply::Answers(answers)
@@ -140,33 +156,28 @@ impl Played {
 
     /// What the kernel tells of a link, with what the driver would add; none of one that would not
     /// be there.
-    pub fn as_the_driver(
-        &self,
-        message: Message,
-        roles: &BTreeMap<u32, Role>,
-        mask: u32,
-    ) -> Result<Option<Message>, Refusal> {
+    pub fn as_the_driver(&self, message: Message, mask: u32) -> Result<Option<Message>, Refusal> {
         let Some(link) = Link::parse(&message.payload)? else {
             return Ok(Some(message));
         };
-        let Some(role) = roles.get(&link.ifindex()?) else {
+        let Some(role) = self.role(link.ifindex()?) else {
             return Ok(Some(message));
         };
-        if self.is_hidden(Some(role)) {
+        if self.is_hidden(role) {
             return Ok(None);
         }
         let text = |text: &str| [text.as_bytes(), b"\0"].concat();
         let mut more = Vec::new();
         if self.switchdev()
-            && let Some(name) = self.phys_port_name(*role)
+            && let Some(name) = self.phys_port_name(role)
         {
             more.push((PHYS_PORT_NAME, text(&name)));
             more.push((PHYS_SWITCH_ID, self.switch_id().to_vec()));
         }
-        let (bus, device) = self.parent(*role);
+        let (bus, device) = self.parent(role);
         more.push((PARENT_DEV_NAME, text(&device)));
         more.push((PARENT_DEV_BUS_NAME, text(bus)));
-        if *role == Role::Uplink && mask & FILTER_VF != 0 {
+        if role == Role::Uplink && mask & FILTER_VF != 0 {
             more.push((NUM_VF, (self.vfs().count() as u32).to_ne_bytes().to_vec()));
             more.push((VFINFO_LIST, self.vf_list()?));
         }
@@ -179,15 +190,13 @@ impl Played {
     pub fn parent(&self, role: Role) -> (&'static str, String) {
         let slot = self.config.slot;
         if let Role::Function(port) = role
-            && let Some(function) = self.functions.get(&port)
+            && let Some(function) = self.functions.get(port)
         {
             match function.kind {
                 Kind::Vf(number) => return ("pci", slot.vf(number).to_string()),
                 Kind::Sf(_) => {
                     let class = self.vendor.sf_device.unwrap_or_default();
-                    if let crate::netlink::functions::Life::Attached { auxiliary, .. } =
-                        function.life
-                    {
+                    if let Some(auxiliary) = function.auxiliary() {
                         return ("auxiliary", format!("{class}.{auxiliary}"));
                     }
                 }
@@ -205,9 +214,8 @@ impl Played {
         let Some(link) = Link::parse(&request.payload)? else {
             return self.route.ask(request, client.strict);
         };
-        let roles = self.roles();
-        let role = roles.get(&link.ifindex()?).copied();
-        if self.is_hidden(role.as_ref()) {
+        let role = self.role(link.ifindex()?);
+        if role.is_some_and(|role| self.is_hidden(role)) {
             return Err(Refusal::errno(libc::ENODEV));
         }
         let mut done = Vec::new();
@@ -219,9 +227,10 @@ impl Played {
                 }
             }
             Some(Role::Function(port)) => {
+                // The switch's part. The netdev's own is the kernel's, also where it has been told
+                // to somebody else that the address is another.
                 if let Some(address) = link.attributes.get::<[u8; 6]>(ADDRESS)? {
                     self.set_mac(port, Mac(address))?;
-                    done.push(ADDRESS);
                 }
             }
             _ => {}

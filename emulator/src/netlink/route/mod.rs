@@ -3,11 +3,13 @@
 //! that are in the switch.
 
 mod filters;
+mod installed;
 mod links;
 mod neighbours;
 mod vfs;
 
-pub use filters::Filters;
+pub use installed::Filters;
+pub use links::LinkNews;
 pub use neighbours::Addresses;
 
 use super::played::Played;

@@ -41,10 +41,10 @@ impl Played {
         if header.family != AddressFamily::Bridge || !own {
             return Ok(None);
         }
-        let vport = match self.visible_roles().get(&header.ifindex) {
+        let vport = match self.visible_role(header.ifindex) {
             Some(Role::Uplink) => VportId::UPLINK,
-            Some(Role::Other(vport)) => *vport,
-            Some(Role::Representor(port) | Role::Function(port)) => self.function(*port)?.vport,
+            Some(Role::Other(vport)) => vport,
+            Some(Role::Representor(port) | Role::Function(port)) => self.function(port)?.vport,
             None => return Ok(None),
         };
         let mut mac = None;

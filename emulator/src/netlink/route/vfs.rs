@@ -1,9 +1,9 @@
 //! Virtual functions as their physical function's netdev has them: `ip link set … vf N`
 //! (net/core/rtnetlink.c: rtnl_fill_vfinfo, do_setvfinfo).
 
-use crate::netlink::functions::Function;
 use crate::netlink::played::Played;
 use crate::netlink::refuse;
+use crate::netlink::table::Function;
 use crate::nic::spec::{ChannelChange, ChannelInfo};
 use chanio_model::rate::RateChange;
 use chanio_model::{Mac, Vlan};
@@ -37,7 +37,6 @@ struct Change {
 impl Played {
     /// IFLA_VFINFO_LIST's content.
     pub(super) fn vf_list(&self) -> Result<Vec<u8>, Refusal> {
-        let stats = self.nic.stats();
         let rates = self.nic.rates();
         let mut out = Writer::new();
         for (number, (_, function)) in (0u32..).zip(self.vfs()) {
@@ -48,7 +47,7 @@ impl Played {
             let rate = rate.map(|rate| &rate.rates);
             let in_mbit = |bytes: u64| u32::try_from(bytes / MBIT).unwrap_or(u32::MAX);
             let (min, max) = rate.map_or((0, 0), |r| (in_mbit(r.tx_share), in_mbit(r.tx_max)));
-            let counted = stats.iter().find(|s| s.vport == function.vport);
+            let counted = self.nic.stats_of(function.vport);
             let mut list = told(number, function, &channel, min, max);
             if let Some(s) = counted {
                 let lost = s.drops.iter().map(|(_, count)| count).sum();

@@ -138,6 +138,11 @@ fn learning(bed: &mut Bed) -> Ended {
 
 fn representors_count_only(bed: &mut Bed) -> Ended {
     three(bed)?;
+    if bed.world.ports.iter().any(|port| port.host.is_none()) {
+        return Err(Stop::NotSupported(
+            "channels have no representors in legacy mode".into(),
+        ));
+    }
     let to_b = frame(bed.world.ports[1].mac, STRANGER, 60);
     let to_a = frame(bed.world.ports[0].mac, STRANGER, 60);
     for sent in [to_a, to_b, frame(BROADCAST, STRANGER, 60)] {
