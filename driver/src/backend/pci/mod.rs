@@ -270,6 +270,11 @@ impl Nic for Pci {
         });
         if let Some(mode) = mode.filter(|mode| *mode != state.mode) {
             self.check_channels_stay(&state, mode)?;
+            // intel/ice/ice_eswitch.c: ice_eswitch_mode_set refuses while there are some.
+            if &*self.driver == "ice" && state.channels.is_empty() && self.nobody_has_vfs(&state)? {
+                self.device
+                    .set_number(&*self.transport, "sriov_numvfs", 0)?;
+            }
             self.devlink
                 .set_mode(mode)
                 .map_err(|e| e.at("setting the eswitch's mode"))?;

@@ -266,8 +266,8 @@ impl Pci {
 
     /// Whether all virtual functions have netdevs, and these are in this namespace and down: then
     /// no container has one, no virtual machine, and nobody here.
-    fn nobody_has_vfs(&self, state: &State) -> Result<bool, DeviceError> {
-        if self.device.bus == Bus::Netdevsim {
+    pub(super) fn nobody_has_vfs(&self, state: &State) -> Result<bool, DeviceError> {
+        if self.device.bus == Bus::Netdevsim || state.vfs == 0 {
             return Ok(false);
         }
         for number in 0..state.vfs {
