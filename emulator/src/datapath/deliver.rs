@@ -10,7 +10,7 @@ use crate::capture::Point;
 use crate::port::{
     Attached, Channel, Counted, Endpoint, Netdev, Port, RxQueue, SendError, Uplink, Uring,
 };
-use crate::ring::{Filling, Notifier, Reserve, RingFault, RxScratch};
+use crate::ring::{Filling, Notifier, Reserve, RingFault, RxScratch, full_fence};
 use crate::vhost::Device;
 use chanio_model::DropReason;
 use chanio_model::eswitch::{Dest, Heads, VlanOp};
@@ -158,17 +158,20 @@ impl Deliverer {
     }
 
     /// Deliver all; `from` is charged for what the host's side of a representor does not take.
-    pub fn deliver(
+    /// What the last ring was given is still to be announced.
+    pub fn deliver<'c>(
         &mut self,
         deliveries: &[Delivery],
         burst: Classified<'_, '_>,
         from: &Port,
-        config: &Config,
-    ) {
+        config: &'c Config,
+    ) -> Option<Shown<'c>> {
+        let mut shown = None;
         for share in deliveries.chunk_by(|a, b| a.dest == b.dest) {
+            self.announce(&mut shown);
             match share[0].dest {
                 Dest::Vport(vport) => match config.port(vport) {
-                    Some(port) => self.give_port(share, burst, port),
+                    Some(port) => self.give_port(share, burst, port, &mut shown),
                     None => self.all_lost(share, burst, from, DropReason::NoDestination),
                 },
                 Dest::Representor(vport) => match config.port(vport) {
@@ -176,6 +179,16 @@ impl Deliverer {
                     None => self.all_lost(share, burst, from, DropReason::NoDestination),
                 },
             }
+        }
+        shown
+    }
+
+    /// Done with a ring, before there is another one: a worker never holds two of them, or two
+    /// workers could wait for each other.
+    fn announce(&mut self, shown: &mut Option<Shown<'_>>) {
+        if let Some(shown) = shown.take() {
+            full_fence();
+            shown.announce(&mut self.notifier);
         }
     }
 
@@ -192,9 +205,15 @@ impl Deliverer {
         burst.show_lost(port, share, reason);
     }
 
-    fn give_port(&mut self, share: &[Delivery], burst: Classified<'_, '_>, port: &Port) {
+    fn give_port<'c>(
+        &mut self,
+        share: &[Delivery],
+        burst: Classified<'_, '_>,
+        port: &'c Port,
+        shown: &mut Option<Shown<'c>>,
+    ) {
         match &port.endpoint {
-            Endpoint::Rings(channel) => self.fill_rings(share, burst, port, channel),
+            Endpoint::Rings(channel) => self.fill_rings(share, burst, (port, channel), shown),
             Endpoint::Netdev(netdev) => self.give_taps(share, burst, port, netdev),
             Endpoint::Uplink(Uplink::None) => {
                 self.all_lost(share, burst, port, DropReason::UplinkAbsent);
@@ -304,32 +323,33 @@ impl Deliverer {
         self.spread = spread;
     }
 
-    fn fill_rings(
+    fn fill_rings<'c>(
         &mut self,
         share: &[Delivery],
         burst: Classified<'_, '_>,
-        port: &Port,
-        channel: &Channel,
+        (port, channel): (&Port, &'c Channel),
+        shown: &mut Option<Shown<'c>>,
     ) {
         let pairs = channel.rx_pairs();
         let rss = (pairs > 1).then(|| channel.steering().spread()).flatten();
         let spread = (rss.as_deref(), pairs);
         self.by_pair(share, burst, spread, |this, share, pair| {
+            this.announce(shown);
             let ring = channel.rx(pair).filter(|_| pair < pairs);
-            this.fill_ring(share, burst, port, (pair, ring), channel);
+            *shown = this.fill_ring(share, burst, (port, channel), (pair, ring));
         });
     }
 
-    fn fill_ring(
+    fn fill_ring<'c>(
         &mut self,
         share: &[Delivery],
         burst: Classified<'_, '_>,
-        port: &Port,
-        (pair, ring): (u16, Option<MutexGuard<'_, Option<Box<RxQueue>>>>),
-        channel: &Channel,
-    ) {
+        (port, channel): (&Port, &Channel),
+        (pair, ring): (u16, Option<RxGuard<'c>>),
+    ) -> Option<Shown<'c>> {
         let Some(mut guard) = ring.filter(|g| g.is_some()) else {
-            return self.all_lost(share, burst, port, DropReason::NotConnected);
+            self.all_lost(share, burst, port, DropReason::NotConnected);
+            return None;
         };
         let queue = guard.as_mut().expect("filtered above");
         let report = queue.hash_report.then(|| channel.steering().report());
@@ -390,12 +410,29 @@ impl Deliverer {
         let (packets, bytes) = (all.packets, all.bytes);
         port.counters
             .count(self.worker, Counted::Rx, packets, bytes);
-        port.counters.count_queue(pair, false, packets, bytes);
+        port.counters
+            .count_locked_queue(pair, false, packets, bytes);
         drop(ring);
-        queue.publish(&mut self.notifier);
+        let mut shown = queue.ring.show().then_some(Shown(guard));
         if let Some(fault) = fault {
-            drop(guard);
+            self.announce(&mut shown);
             channel.fault(format!("receive ring: {fault}"));
+        }
+        shown
+    }
+}
+
+type RxGuard<'c> = MutexGuard<'c, Option<Box<RxQueue>>>;
+
+/// A ring whose driver can see what it was given, and may have to be woken.
+#[must_use]
+pub struct Shown<'c>(RxGuard<'c>);
+
+impl Shown<'_> {
+    /// Wakes the driver if it asks for that. A fence comes before this.
+    pub fn announce(mut self, notifier: &mut Notifier) {
+        if let Some(queue) = self.0.as_mut() {
+            queue.announce(notifier);
         }
     }
 }

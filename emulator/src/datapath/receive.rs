@@ -2,14 +2,14 @@
 
 use super::Datapath;
 use super::classify::{Arrival, Classifier, Delivery};
-use super::deliver::{Classified, Deliverer};
+use super::deliver::{Classified, Deliverer, Shown};
 use super::frame::{Bytes, Frame, NO_SNAPSHOT, Snapshot};
 use super::published::Config;
 use super::source::Source;
 use super::watch::Watch;
 use crate::port::uplink::XdpPort;
 use crate::port::{Channel, Endpoint, Inbox, Netdev, Port, Tap, Uplink, Uring};
-use crate::ring::{BURST, Burst};
+use crate::ring::{BURST, Burst, full_fence};
 use crate::vhost::Device;
 use arrayvec::ArrayVec;
 use chanio_model::offload::VNET_HDR_LEN;
@@ -169,12 +169,19 @@ impl Receiver {
             let lengths = frames.iter().map(|frame| frame.len);
             let bytes = lengths.clone().sum::<usize>() as u64;
             let counters = &context.port.counters;
-            counters.count_queue(pair, true, lengths.len() as u64, bytes);
+            counters.count_locked_queue(pair, true, lengths.len() as u64, bytes);
             context.port.limiter.taken(&quota, lengths);
-            self.onward.forward(context, &mut frames);
+            let shown = self.onward.forward(context, &mut frames);
             drop(frames);
             queue.ring.push_read(&self.burst);
-            queue.publish(&mut self.onward.deliverer.notifier);
+            queue.ring.show();
+            // One barrier for both rings: it waits until all that was written has got there.
+            full_fence();
+            let notifier = &mut self.onward.deliverer.notifier;
+            if let Some(shown) = shown {
+                shown.announce(notifier);
+            }
+            queue.announce(notifier);
         }
         self.burst.clear();
         let progress = popped.and_then(|_| {
@@ -184,11 +191,10 @@ impl Receiver {
             if queue.lingers(context.now) || !queue.has_kick() {
                 return Ok(Progress::Idle);
             }
-            if !queue.ring.enable_kicks()? {
-                return Ok(Progress::Asleep);
-            }
-            queue.ring.disable_kicks();
-            Ok(Progress::Worked)
+            Ok(match queue.ask()? {
+                true => Progress::Worked,
+                false => Progress::Asleep,
+            })
         });
         drop(guard);
         progress.unwrap_or_else(|fault| {
@@ -275,12 +281,16 @@ impl Onward {
                 Err(reason) => context.port.counters.lose(self.worker, reason, 1),
             }
         }
-        self.forward(context, &mut frames);
+        if let Some(shown) = self.forward(context, &mut frames) {
+            full_fence();
+            shown.announce(&mut self.deliverer.notifier);
+        }
     }
 
-    fn forward(&mut self, context: Context<'_>, frames: &mut [Frame<'_>]) {
+    /// What was shown to a last ring is to be announced by the caller, behind a fence.
+    fn forward<'c>(&mut self, context: Context<'c>, frames: &mut [Frame<'_>]) -> Option<Shown<'c>> {
         if frames.is_empty() {
-            return;
+            return None;
         }
         let Context {
             config,
@@ -309,6 +319,6 @@ impl Onward {
             watch,
         };
         self.deliverer
-            .deliver(&self.deliveries, burst, port, config);
+            .deliver(&self.deliveries, burst, port, config)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Representor, Steering};
 use crate::datapath::{Datapath, Source};
-use crate::ring::{Call, Kick, Notifier, Ring};
+use crate::ring::{Call, Kick, Notifier, Ring, RingFault};
 use crate::vhost::{Device, RingIndex, RingStart, header_len};
 use chanio_model::eswitch::RxMode;
 use chanio_model::offload::RxOffloads;
@@ -28,6 +28,8 @@ pub struct TxQueue {
     last_work: Nanos,
     /// The last packet came soon after the one before.
     busy: bool,
+    /// The driver was asked to tell when it adds work.
+    asked: bool,
 }
 
 impl TxQueue {
@@ -36,10 +38,24 @@ impl TxQueue {
         self.kick.is_some()
     }
 
-    /// There was work `now`.
+    /// There was work `now`. A driver whose ring is polled from here on need not tell of more: that
+    /// is a system call of its own for each burst.
     pub fn worked(&mut self, now: Nanos) {
         self.busy = now.saturating_sub(self.last_work) < LINGER;
         self.last_work = now;
+        if self.busy && self.asked {
+            self.ring.disable_kicks();
+            self.asked = false;
+        }
+    }
+
+    /// Asks the driver to tell of more work; returns whether there is some already.
+    ///
+    /// # Errors
+    /// As [`Ring::enable_kicks`].
+    pub fn ask(&mut self) -> Result<bool, RingFault> {
+        self.asked = true;
+        self.ring.enable_kicks()
     }
 
     /// Whether to poll it again though it is empty. A packet alone is no reason: of ten thousand
@@ -48,9 +64,9 @@ impl TxQueue {
         self.busy && now.saturating_sub(self.last_work) < LINGER
     }
 
-    /// Make the used entries visible and wake the driver if it asks for that.
-    pub fn publish(&mut self, notifier: &mut Notifier) {
-        if self.ring.publish() {
+    /// Wakes the driver if it asks for that, after [`Ring::show`] and a fence.
+    pub fn announce(&mut self, notifier: &mut Notifier) {
+        if self.ring.wants_call() {
             notify(&self.call, notifier);
         }
     }
@@ -72,9 +88,9 @@ pub struct RxQueue {
 }
 
 impl RxQueue {
-    /// As [`TxQueue::publish`].
-    pub fn publish(&mut self, notifier: &mut Notifier) {
-        if self.ring.publish() {
+    /// As [`TxQueue::announce`].
+    pub fn announce(&mut self, notifier: &mut Notifier) {
+        if self.ring.wants_call() {
             notify(&self.call, notifier);
         }
     }
@@ -398,6 +414,8 @@ impl Device for Channel {
                 kick,
                 last_work: 0,
                 busy: false,
+                // By whoever had the ring before us.
+                asked: true,
             }));
             drop(tx);
             waker.post(source.token());
@@ -476,5 +494,65 @@ impl Device for Channel {
             driver.fault = Some(reason);
         }
         self.stop_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::driver::{DriverQueue, QueueOptions, SharedArea};
+    use crate::ring::{BURST, Burst};
+
+    const DATA: u64 = 0x8000;
+
+    /// A frame sent and taken at once: whether it was to be kicked for.
+    fn send(queue: &mut DriverQueue, tx: &mut TxQueue) -> bool {
+        queue.add_out(&[(DATA, 72)]).unwrap();
+        let kick = queue.publish();
+        let mut burst = Burst::default();
+        assert_eq!(tx.ring.pop_burst(&mut burst, BURST), Ok(1));
+        tx.ring.push_read(&burst);
+        tx.ring.publish();
+        assert!(queue.poll_used().unwrap().is_some());
+        kick
+    }
+
+    #[test]
+    fn a_driver_is_asked_to_kick_while_its_ring_sleeps_and_not_while_it_is_polled() {
+        let layouts = [QueueOptions::split(8), QueueOptions::packed(8)];
+        for (layout, event_idx) in layouts.into_iter().flat_map(|l| [(l, false), (l, true)]) {
+            let options = QueueOptions {
+                event_idx,
+                ..layout
+            };
+            let area = SharedArea::new(0, 0x1_0000).unwrap();
+            let mem = area.memory();
+            let mut queue = DriverQueue::with(Arc::clone(mem), 0x1000, options).unwrap();
+            let mut tx = TxQueue {
+                ring: Ring::new(Arc::clone(mem), &queue.config()).unwrap(),
+                header_len: 12,
+                call: None,
+                kick: None,
+                last_work: 0,
+                busy: false,
+                asked: true,
+            };
+            let mut now = 10 * LINGER;
+            for _ in 0..3 {
+                assert_eq!(tx.ask(), Ok(false), "{options:?}");
+                assert!(send(&mut queue, &mut tx), "{options:?}: asleep");
+                tx.worked(now);
+                now += LINGER / 2;
+                send(&mut queue, &mut tx);
+                tx.worked(now);
+                for _ in 0..20 {
+                    now += LINGER / 2;
+                    assert!(!send(&mut queue, &mut tx), "{options:?}: polled");
+                    tx.worked(now);
+                }
+                now += 10 * LINGER;
+                assert!(!tx.lingers(now));
+            }
+        }
     }
 }

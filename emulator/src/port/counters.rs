@@ -51,7 +51,7 @@ struct QueueCounters {
     rx: [AtomicU64; 2],
 }
 
-/// Only the worker that owns the shard writes, so a plain add that others may read is enough.
+/// Nobody else writes at the same time, so a plain add that others may read is enough.
 fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
 }
@@ -73,6 +73,17 @@ impl Counters {
     fn queue(&self, pair: u16, tx: bool) -> Option<&[AtomicU64; 2]> {
         let queue = self.queues.get(usize::from(pair))?;
         Some(if tx { &queue.tx } else { &queue.rx })
+    }
+
+    /// [`Counters::count_queue`] by whoever holds the lock of the ring: nobody else counts there
+    /// meanwhile. An atomic addition would first wait for all that was written to the other
+    /// side's memory.
+    #[inline]
+    pub fn count_locked_queue(&self, pair: u16, tx: bool, packets: u64, bytes: u64) {
+        if let Some([all_packets, all_bytes]) = self.queue(pair, tx) {
+            add(all_packets, packets);
+            add(all_bytes, bytes);
+        }
     }
 
     /// Count what the channel has sent (`tx`) or received on a queue pair.

@@ -301,7 +301,7 @@ impl Layout {
 /// Ordering between a store of ours and a following load of what the other side writes, as the
 /// notification handshakes need on both sides.
 #[inline]
-pub(super) fn full_fence() {
+pub fn full_fence() {
     std::sync::atomic::fence(Ordering::SeqCst);
 }
 

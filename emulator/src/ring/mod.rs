@@ -47,6 +47,7 @@ pub use chain::{BURST, Burst, Chain, MAX_SEGMENTS, Token};
 pub use copy::{Readable, Writable};
 pub use event::{Call, EventError, EventFd, Kick};
 pub use fault::{RingError, RingFault};
+pub use layout::full_fence;
 pub use memory::{GuestMemory, MAX_MEM_SLOTS, MemoryError, RegionSpec};
 pub use notify::Notifier;
 pub use packed::PackedRing;

@@ -240,19 +240,31 @@ impl PackedRing {
     }
 
     /// Makes everything pushed visible to the driver; returns whether it wants a call.
-    ///
-    /// The first call of a ring's life is always wanted: what a predecessor published may never
-    /// have been announced.
     #[inline]
     pub fn publish(&mut self) -> bool {
+        self.show() && {
+            full_fence();
+            self.wants_call()
+        }
+    }
+
+    /// The first half of that: see [`super::Ring::show`].
+    #[inline]
+    pub fn show(&mut self) -> bool {
         if self.pushed == 0 {
             return false;
         }
         let (index, meta) = self.first;
         self.layout.show(index, meta);
-        // The driver stores its wish, then looks at the descriptor; we the other way round. Without
-        // a full barrier on both sides both could see the old state and the call be lost.
-        full_fence();
+        true
+    }
+
+    /// The other half: see [`super::Ring::wants_call`].
+    #[inline]
+    pub fn wants_call(&mut self) -> bool {
+        if self.pushed == 0 {
+            return false;
+        }
         let event = self.layout.driver_event();
         let (size, event_idx) = (self.size(), self.config.event_idx);
         let due = event.is_due(self.next_used, self.pushed, size, event_idx);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::chain::{Burst, Token};
 use super::fault::{RingError, RingFault};
+use super::layout::full_fence;
 use super::memory::GuestMemory;
 use super::packed::PackedRing;
 use super::split::{RingConfig, SplitRing};
@@ -98,9 +99,34 @@ impl Ring {
     /// Makes everything pushed visible to the driver; returns whether it wants a call.
     #[inline]
     pub fn publish(&mut self) -> bool {
+        self.show() && {
+            full_fence();
+            self.wants_call()
+        }
+    }
+
+    /// The first half of [`Ring::publish`]: what was pushed, if anything, gets to the driver as
+    /// soon as this processor's stores do. Unless it was nothing, a [`full_fence`] and
+    /// [`Ring::wants_call`] have to follow; one fence does for several rings.
+    #[inline]
+    pub fn show(&mut self) -> bool {
         match self {
-            Ring::Split(ring) => ring.publish(),
-            Ring::Packed(ring) => ring.publish(),
+            Ring::Split(ring) => ring.show(),
+            Ring::Packed(ring) => ring.show(),
+        }
+    }
+
+    /// The other half: whether the driver wants a call for what was shown. The driver stores its
+    /// wish, then looks at the ring; we the other way round. Without a full barrier on both sides
+    /// both could see the old state, and the call be lost.
+    ///
+    /// The first call of a ring's life is always wanted: what a predecessor published may never
+    /// have been announced.
+    #[inline]
+    pub fn wants_call(&mut self) -> bool {
+        match self {
+            Ring::Split(ring) => ring.wants_call(),
+            Ring::Packed(ring) => ring.wants_call(),
         }
     }
 

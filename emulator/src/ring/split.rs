@@ -217,21 +217,34 @@ impl SplitRing {
     }
 
     /// Makes everything pushed visible to the driver; returns whether it wants a call.
-    ///
-    /// The first call of a ring's life is always wanted: what a predecessor published may never
-    /// have been announced.
     #[inline]
     pub fn publish(&mut self) -> bool {
+        self.show() && {
+            full_fence();
+            self.wants_call()
+        }
+    }
+
+    /// The first half of that: see [`super::Ring::show`].
+    #[inline]
+    pub fn show(&mut self) -> bool {
         let (old, new) = (self.used_published.get(), self.used_written.get());
         if old == new {
             return false;
         }
         // Release: the used elements, and the payload before them, are visible first.
         self.layout.used_idx().store(new.to_le(), Ordering::Release);
+        true
+    }
+
+    /// The other half: see [`super::Ring::wants_call`].
+    #[inline]
+    pub fn wants_call(&mut self) -> bool {
+        let (old, new) = (self.used_published.get(), self.used_written.get());
+        if old == new {
+            return false;
+        }
         self.used_published = self.used_written;
-        // The driver stores its wish, then looks at the index; we the other way round. Without a
-        // full barrier on both sides both could see the old state and the call be lost.
-        full_fence();
         let wanted = if self.config.event_idx {
             let event = u16::from_le(self.layout.used_event().load(Ordering::Relaxed));
             need_event(event, new, old) || !self.called
