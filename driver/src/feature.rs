@@ -32,6 +32,12 @@ features! {
     Netns = "attach tap",
     /// More than one queue pair for a channel.
     Queues = "queues",
+    /// Another number of queue pairs for a channel that is in use.
+    SetQueues = "queues of a channel in use",
+    /// Choosing what kind of function of the NIC's a channel is.
+    Function = "function",
+    /// Allowing a channel RDMA over Ethernet, or forbidding it.
+    Roce = "roce",
     /// A port VLAN.
     PortVlan = "vlan",
     /// Dropping frames from addresses that are not the channel's.

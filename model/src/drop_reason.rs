@@ -73,6 +73,7 @@ drop_reasons! {
     CtClash, "ct_clash", "From: the packet's connection cannot be committed, another one has its addresses and ports.";
     CtNatExhausted, "ct_nat_exhausted", "From: no free address and port is left in the range that the packet's connection is to be translated to.";
     CtRedirect, "ct_redirect", "From: the packet is an ICMP redirect about a connection that is translated.";
+    QueueRule, "queue_rule", "To: a rule of the receiving netdev's that chooses queues (ethtool -N) drops it.";
     PortDown, "port_down", "To: the netdev behind the port is down or gone.";
 }
 

@@ -31,6 +31,7 @@ pub mod offload;
 pub mod profile;
 pub mod rate;
 pub mod rss;
+pub mod steer;
 #[cfg(test)]
 mod testing;
 pub mod wire;

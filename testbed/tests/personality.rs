@@ -461,6 +461,84 @@ fn ethtool_sees_the_driver() {
     played.stop();
 }
 
+/// drivers/net/macvlan.c: macvlan_open; intel/i40e/i40e_main.c: i40e_fwd_add.
+#[test]
+fn i40e_gives_macvlan_devices_queues_of_its_own() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    let played = Played::start("--profile intel-x710");
+    let channels = || {
+        let shown = played.emu.json("channel show");
+        shown.as_array().map_or(0, Vec::len)
+    };
+    let feature = || {
+        let told = played.run("ethtool -k c0p0");
+        let line = told.lines().find(|line| line.starts_with("l2-fwd-offload"));
+        line.map(str::to_owned).unwrap_or_default()
+    };
+    played.run("ip link set c0p0 up");
+    let add = |name: &str, more: &str| {
+        let address = "address 02:00:00:00:00:05";
+        format!("ip link add link c0p0 name {name} {address} {more} type macvlan mode bridge")
+    };
+    assert_eq!(feature(), "l2-fwd-offload: off");
+    // In software, the netdev listens to its address.
+    played.run(&add("mv0", ""));
+    played.run("ip link set mv0 up");
+    let listens = || {
+        played
+            .run("bridge fdb show dev c0p0")
+            .contains("02:00:00:00:00:05")
+    };
+    assert!(channels() == 0 && listens());
+    played.run("ip link del mv0");
+
+    played.run("ethtool -K c0p0 l2-fwd-offload on");
+    assert_eq!(feature(), "l2-fwd-offload: on");
+    played.run(&add("mv0", "mtu 1400"));
+    played.run("ip link set mv0 up");
+    assert!(channels() == 1 && !listens());
+    let told = played.run("ip -d link show mv0");
+    for part in [
+        "mv0@c0p0:",
+        "mtu 1400",
+        "link/ether 02:00:00:00:00:05",
+        "macvlan mode bridge",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(
+        !told.contains("tun") && !told.contains("parentdev"),
+        "{told}"
+    );
+    let told = played.run("ethtool -i mv0");
+    assert!(told.contains("driver: macvlan\n"), "{told}");
+    assert_eq!(
+        played.shell("ls /sys/bus/pci/devices/0000:03:00.0/net"),
+        "c0p0\n"
+    );
+    for refused in ["-l mv0", "-x mv0"] {
+        let told = played.refused(&format!("ethtool {refused}"));
+        assert!(told.contains("not supported"), "{told}");
+    }
+    let told = played.refused(&add("mv0", ""));
+    assert!(told.contains("File exists"), "{told}");
+    // The driver has no more than one queue for each.
+    played.run("ip link add link c0p0 name mv1 numtxqueues 4 type macvlan mode bridge");
+    assert_eq!(channels(), 1);
+    played.run("ip link del mv1");
+    played.refused("ethtool -K c0p0 l2-fwd-offload off");
+    assert_eq!(feature(), "l2-fwd-offload: on");
+    played.run("ip link del mv0");
+    assert_eq!(channels(), 0);
+    played.run("ethtool -K c0p0 l2-fwd-offload off");
+    assert_eq!(feature(), "l2-fwd-offload: off");
+    let told = played.run("ethtool -l c0p0");
+    assert_eq!(told.matches("Combined:\t64").count(), 2, "{told}");
+    played.stop();
+}
+
 #[test]
 fn who_listens_is_told() {
     if !chanio_testbed::can_run() {

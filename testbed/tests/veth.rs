@@ -18,6 +18,8 @@ fn open(faults: &Faults) -> Box<dyn Nic> {
 
 fn spec(name: &str, netns: &str, address: &str) -> ChannelSpec {
     ChannelSpec {
+        function: None,
+        roce: None,
         name: name.into(),
         queues: 2,
         mac: None,

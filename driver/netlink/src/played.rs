@@ -31,7 +31,7 @@ pub enum Request {
     Join(u32),
     /// None of this group any more.
     Leave(u32),
-    /// SIOCETHTOOL.
+    /// SIOCETHTOOL; with a descriptor beside the packet, in the network namespace that it is.
     Ethtool {
         /// The netdev's name, 1 to 15 bytes.
         interface: String,

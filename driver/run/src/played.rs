@@ -119,6 +119,9 @@ impl Call<'_> {
         let Some(size) = ethtool::size(&head) else {
             return Ok(Outcome::Resume);
         };
+        let Some(size) = ethtool::whole(&self.memory.read(at, size)?) else {
+            return Ok(Outcome::Resume);
+        };
         let request = Request::Ethtool {
             interface,
             command: self.memory.read(at, size)?,

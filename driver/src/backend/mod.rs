@@ -8,18 +8,20 @@
 //!
 //! What they share: `wanted` checks what was asked for, `undo` undoes what was done when a step
 //! fails, `route` and `link` are rtnetlink, `container` is netdevs in other namespaces, `flower`
-//! flow rules, `software` what they need where the kernel carries them out, and `ports` the ports
-//! that they name.
+//! flow rules, `software` what they need where the kernel carries them out, `ports` the ports that
+//! they name, and `ethtool`, `features` and `rss` settings of netdevs.
 
 mod container;
 mod devlink;
 mod discover;
 mod ethtool;
+mod features;
 mod flower;
 mod link;
 pub mod pci;
 mod ports;
 mod route;
+mod rss;
 mod software;
 mod stats;
 mod sysfs;

@@ -8,6 +8,7 @@ use chanio_emu::nic::spec::Attach;
 use chanio_emu::port::{IfName, IfNameError};
 use chanio_model::eswitch::ReceiveChange;
 use chanio_model::ids::ParseIdError;
+use chanio_model::rss::RssChange;
 use chanio_model::{ChannelName, Mac};
 use ipnet::IpNet;
 use std::collections::hash_map::RandomState;
@@ -33,6 +34,8 @@ pub(super) struct Wanted {
     pub(super) link_up: bool,
     /// The group of ports that it shares its rules with; 0: none.
     pub(super) block: u16,
+    pub(super) roce: Option<bool>,
+    pub(super) rss: Option<RssChange>,
     /// Where its netdev goes, on devices that have some.
     pub(super) inside: Option<Place>,
 }
@@ -118,6 +121,8 @@ pub(super) fn check<N: Nic>(nic: &N, spec: ChannelSpec) -> Result<Wanted, Device
     let needs = [
         (Feature::Netns, matches!(spec.attach, Attach::Tap { .. })),
         (Feature::Queues, spec.queues > 1),
+        (Feature::Function, spec.function.is_some()),
+        (Feature::Roce, spec.roce.is_some()),
         (Feature::PortVlan, spec.vlan != 0),
         (Feature::Spoofchk, spec.spoofchk),
         (Feature::LinkState, !spec.link_up),
@@ -168,6 +173,8 @@ pub(super) fn check<N: Nic>(nic: &N, spec: ChannelSpec) -> Result<Wanted, Device
         trust: spec.trust,
         link_up: spec.link_up,
         block: spec.block,
+        roce: spec.roce,
+        rss: spec.rss,
         inside,
     })
 }

@@ -4,7 +4,7 @@ use super::out::Out;
 use super::watch::Watch;
 use super::{CliError, Done, Switch, or_dash, yes_no};
 use chanio::Nic;
-use chanio::nic::{Channel, ChannelChange, ChannelSpec};
+use chanio::nic::{Channel, ChannelChange, ChannelSpec, FunctionKind};
 use chanio_emu::nic::spec::Attach;
 use chanio_model::Mac;
 use chanio_model::eswitch::{ReceiveChange, VlanSet, VlanSetError};
@@ -28,6 +28,9 @@ pub enum Command {
     Set {
         /// Which
         name: String,
+        /// Queue pairs that are used, of those that it can have
+        #[arg(long, value_name = "K")]
+        queues: Option<u16>,
         #[command(flatten)]
         settings: Settings,
         /// Let it start again after a fault
@@ -56,6 +59,12 @@ pub struct Add {
     /// Queue pairs: 1 to 127 with vhost-user, 1 to 256 with a TAP
     #[arg(long, default_value_t = 1, value_name = "K")]
     queues: u16,
+    /// What kind of function of the NIC's it is, of those that it has; chosen by the NIC if not given
+    #[arg(long, value_name = "KIND")]
+    function: Option<Function>,
+    /// Allow RDMA over Ethernet, or forbid it (subfunctions)
+    #[arg(long, value_name = "on|off")]
+    roce: Option<Switch>,
     #[command(flatten)]
     settings: Settings,
     /// vhost-user, vhost-user-client:PATH, tap:NETNS[:IF], or none (netdevsim); with --count {n} in
@@ -68,6 +77,26 @@ pub struct Add {
     /// Make so many, called NAME1, NAME2, …
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_535))]
     count: Option<u32>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Function {
+    /// A subfunction
+    Sf,
+    /// A virtual function
+    Vf,
+    /// A macvlan device with queues of the NIC's (l2-fwd-offload)
+    Macvlan,
+}
+
+impl From<Function> for FunctionKind {
+    fn from(function: Function) -> Self {
+        match function {
+            Function::Sf => FunctionKind::Sf,
+            Function::Vf => FunctionKind::Vf,
+            Function::Macvlan => FunctionKind::Macvlan,
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -226,10 +255,12 @@ pub fn run(command: Command, nic: &mut dyn Nic, out: &mut Out) -> Done {
         }
         Command::Set {
             name,
+            queues,
             settings,
             clear_fault,
         } => {
             let change = ChannelChange {
+                queues,
                 mac: settings.mac,
                 vlan: settings.vlan,
                 mtu: settings.mtu,
@@ -264,6 +295,8 @@ impl Add {
         let spec = |n: Option<u32>| -> Result<_, CliError> {
             Ok(ChannelSpec {
                 name: n.map_or(self.name.clone(), |n| format!("{}{n}", self.name)),
+                function: self.function.map(FunctionKind::from),
+                roce: self.roce.map(Switch::is_on),
                 queues: self.queues,
                 mac: self.settings.mac.clone(),
                 vlan: self.settings.vlan.unwrap_or(0),

@@ -226,6 +226,12 @@ impl Transport for Faults {
         self.inner.ethtool(netdev, data)
     }
 
+    fn ethtool_in(&self, netns: &Netns, netdev: &str, data: &mut Vec<u8>) -> io::Result<()> {
+        let command = data.first_chunk().map_or(0, |c| u32::from_ne_bytes(*c));
+        self.file(Operation::Ethtool(command))?;
+        self.inner.ethtool_in(netns, netdev, data)
+    }
+
     fn patience(&self) -> Duration {
         self.state()
             .patience

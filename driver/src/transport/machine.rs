@@ -19,16 +19,7 @@ impl Transport for Machine {
     }
 
     fn open_in(&self, netns: &Netns, protocol: Protocol) -> io::Result<Box<dyn Wire>> {
-        let opened = netns::inside(netns.as_fd(), netns.name(), || {
-            let socket = KernelSocket::open(protocol);
-            socket.map_err(|e| Refused::os("opening netlink", e))
-        });
-        let opened = opened.map_err(|refused| match refused {
-            Refused::Os { source, .. } => source,
-            Refused::Invalid { .. } => io::Error::new(io::ErrorKind::InvalidInput, refused),
-            Refused::Missing { .. } => io::Error::new(io::ErrorKind::PermissionDenied, refused),
-            refused => io::Error::other(refused),
-        });
+        let opened = within(netns, "opening netlink", || KernelSocket::open(protocol));
         Ok(Box::new(opened?))
     }
 
@@ -57,4 +48,25 @@ impl Transport for Machine {
     fn ethtool(&self, netdev: &str, data: &mut Vec<u8>) -> io::Result<()> {
         ethtool_ioctl::carry_out(netdev, data)
     }
+
+    fn ethtool_in(&self, netns: &Netns, netdev: &str, data: &mut Vec<u8>) -> io::Result<()> {
+        within(netns, "ethtool", || ethtool_ioctl::carry_out(netdev, data))
+    }
+}
+
+/// Does it in a container's namespace.
+fn within<T: Send>(
+    netns: &Netns,
+    what: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    let done = netns::inside(netns.as_fd(), netns.name(), || {
+        work().map_err(|e| Refused::os(what, e))
+    });
+    done.map_err(|refused| match refused {
+        Refused::Os { source, .. } => source,
+        Refused::Invalid { .. } => io::Error::new(io::ErrorKind::InvalidInput, refused),
+        Refused::Missing { .. } => io::Error::new(io::ErrorKind::PermissionDenied, refused),
+        refused => io::Error::other(refused),
+    })
 }

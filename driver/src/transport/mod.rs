@@ -62,6 +62,8 @@ pub trait Transport: Send + Sync {
     /// SIOCETHTOOL: carries out the command in `data` (linux/ethtool.h) on a netdev and puts what
     /// the driver made of it there.
     fn ethtool(&self, netdev: &str, data: &mut Vec<u8>) -> io::Result<()>;
+    /// The same for a netdev in a container's namespace.
+    fn ethtool_in(&self, netns: &Netns, netdev: &str, data: &mut Vec<u8>) -> io::Result<()>;
     /// How long what a driver does on its own, such as a new function's netdev, is waited for.
     fn patience(&self) -> Duration {
         Duration::from_secs(10)

@@ -58,9 +58,27 @@ impl Played {
 
     /// One request of files and ioctls.
     fn ask(&self, request: &Request) -> io::Result<Vec<u8>> {
+        self.ask_with(request, &[])
+    }
+
+    fn ask_with(&self, request: &Request, files: &[BorrowedFd<'_>]) -> io::Result<Vec<u8>> {
         let mut connection = self.connect()?;
-        connection.send(request, &[])?;
+        connection.send(request, files)?;
         connection.result()
+    }
+
+    fn ioctl(&self, netdev: &str, data: &mut [u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let request = Request::Ethtool {
+            interface: netdev.to_owned(),
+            command: data.to_vec(),
+        };
+        let answer = self.ask_with(&request, files)?;
+        if answer.len() < data.len() {
+            return Err(invalid("an answer shorter than its command"));
+        }
+        let length = data.len();
+        data.copy_from_slice(&answer[..length]);
+        Ok(())
     }
 }
 
@@ -108,18 +126,23 @@ impl Transport for Played {
     }
 
     fn ethtool(&self, netdev: &str, data: &mut Vec<u8>) -> io::Result<()> {
-        let request = Request::Ethtool {
-            interface: netdev.to_owned(),
-            command: data.clone(),
-        };
-        let answer = self.ask(&request)?;
-        if answer.len() < data.len() {
-            return Err(invalid("an answer shorter than its command"));
+        match self.ioctl(netdev, data, &[]) {
+            Err(error) if is_the_kernels(&error) => Machine.ethtool(netdev, data),
+            done => done,
         }
-        let length = data.len();
-        data.copy_from_slice(&answer[..length]);
-        Ok(())
     }
+
+    fn ethtool_in(&self, netns: &Netns, netdev: &str, data: &mut Vec<u8>) -> io::Result<()> {
+        match self.ioctl(netdev, data, &[netns.as_fd()]) {
+            Err(error) if is_the_kernels(&error) => Machine.ethtool_in(netns, netdev, data),
+            done => done,
+        }
+    }
+}
+
+/// A netdev that is not the emulator's, or what no driver has to answer itself.
+fn is_the_kernels(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOTTY))
 }
 
 fn invalid(why: impl ToString) -> io::Error {

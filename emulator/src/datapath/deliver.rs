@@ -18,6 +18,7 @@ use chanio_model::offload::{
     HASH_HDR_LEN, Offload, RxOffloads, Segmenter, VNET_HDR_LEN, finish_checksum, with_hash,
 };
 use chanio_model::rss::{PacketHash, Rss};
+use chanio_model::steer::{QueueChoice, QueueRules};
 use parking_lot::MutexGuard;
 use std::io;
 
@@ -90,18 +91,36 @@ impl<'b, 'a> Classified<'b, 'a> {
         self.frame(delivery).leaving(edited, delivery.vlan)
     }
 
-    /// The queue pair, of `pairs`, that the frame goes to. A table may name pairs that do not run
+    /// The queue pair, of so many, that the frame goes to; [`NOWHERE`] if a rule drops it. A table may name pairs that do not run
     /// now.
-    fn pair(&self, delivery: &Delivery, rss: Option<&Rss>, pairs: u16) -> u16 {
-        match rss {
-            Some(rss) => rss.queue(self.leaving(delivery).rss_hash(rss)) % pairs,
-            None => {
+    fn pair(&self, delivery: &Delivery, to: Spread<'_>) -> u16 {
+        let pairs = to.pairs;
+        let chosen = to.rules.and_then(|rules| {
+            let key = self.leaving(delivery).key()?;
+            rules.choose(&key)
+        });
+        match (chosen, to.rss) {
+            (Some(QueueChoice::Drop), _) => NOWHERE,
+            (Some(QueueChoice::Queue(queue)), _) => queue % pairs,
+            (None, Some(rss)) => rss.queue(self.leaving(delivery).rss_hash(rss)) % pairs,
+            (None, None) => {
                 let hash = u64::from(self.frame(delivery).flow_hash());
                 ((hash * u64::from(pairs)) >> 32) as u16
             }
         }
     }
 }
+
+/// By what frames are spread over a port's queue pairs.
+#[derive(Clone, Copy)]
+struct Spread<'r> {
+    rss: Option<&'r Rss>,
+    rules: Option<&'r QueueRules>,
+    pairs: u16,
+}
+
+/// The pair of frames that a rule drops; a port has at most 256.
+const NOWHERE: u16 = u16::MAX;
 
 /// How one frame, or one segment of it, fared at a destination.
 pub type Sent = Result<(), DropReason>;
@@ -257,8 +276,16 @@ impl Deliverer {
     ) {
         let taps = &netdev.queues;
         let rss = (taps.len() > 1).then(|| netdev.steering.spread()).flatten();
-        let spread = (rss.as_deref(), taps.len() as u16);
+        let rules = netdev.steering.rules();
+        let spread = Spread {
+            rss: rss.as_deref(),
+            rules: rules.as_deref(),
+            pairs: taps.len() as u16,
+        };
         self.by_pair(share, burst, spread, |this, share, pair| {
+            if pair == NOWHERE {
+                return this.all_lost(share, burst, port, DropReason::QueueRule);
+            }
             let worker = this.worker;
             let tap = Netdev::Tap(&taps[usize::from(pair)]);
             this.give_netdev(share, burst, tap, port_reason, |delivery, fared| {
@@ -303,16 +330,16 @@ impl Deliverer {
         &mut self,
         share: &[Delivery],
         burst: Classified<'_, '_>,
-        (rss, pairs): (Option<&Rss>, u16),
+        to: Spread<'_>,
         mut give: impl FnMut(&mut Self, &[Delivery], u16),
     ) {
-        if pairs <= 1 {
+        if to.pairs <= 1 && to.rules.is_none() {
             return give(self, share, 0);
         }
         let mut spread = std::mem::take(&mut self.spread);
         spread.clear();
         spread.extend(share.iter().map(|delivery| {
-            let pair = burst.pair(delivery, rss, pairs);
+            let pair = burst.pair(delivery, to);
             let order = u64::from(pair) << 16 | u64::from(delivery.frame);
             Delivery { order, ..*delivery }
         }));
@@ -332,7 +359,11 @@ impl Deliverer {
     ) {
         let pairs = channel.rx_pairs();
         let rss = (pairs > 1).then(|| channel.steering().spread()).flatten();
-        let spread = (rss.as_deref(), pairs);
+        let spread = Spread {
+            rss: rss.as_deref(),
+            rules: None,
+            pairs,
+        };
         self.by_pair(share, burst, spread, |this, share, pair| {
             this.announce(shown);
             let ring = channel.rx(pair).filter(|_| pair < pairs);

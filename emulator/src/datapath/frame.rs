@@ -244,6 +244,13 @@ impl<'f> Leaving<'f> {
         rss.hash(self.head, (self.head.len() + self.tail.1) as u32)
     }
 
+    /// Its headers, tags aside; none of what is no frame.
+    pub fn key(&self) -> Option<FlowKey> {
+        let length = (self.head.len() + self.tail.1) as u32;
+        let parsed = wire::parse(self.head, length, VportId::UPLINK);
+        parsed.ok().map(|parsed| parsed.key)
+    }
+
     /// The head with a tag put in or taken out: three pieces to be delivered in a row.
     #[inline]
     pub fn head_pieces<'b>(&self, tag: &'b mut [u8; 4]) -> [&'b [u8]; 3]

@@ -162,7 +162,10 @@ impl Connection {
                 self.result(Ok(Vec::new()))?;
                 return Ok(asked);
             }
-            Request::Ethtool { interface, command } => played.ethtool_ioctl(&interface, command),
+            Request::Ethtool { interface, command } => match files.first() {
+                Some(netns) => played.ethtool_ioctl_in(netns.as_fd(), &interface, command),
+                None => played.ethtool_ioctl(&interface, command),
+            },
             Request::Read(path) => played.sys_read(&path),
             Request::Write { path, data } => played.sys_write(&path, &data).map(|()| Vec::new()),
             Request::List(path) => played.sys_list(&path),

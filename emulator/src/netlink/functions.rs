@@ -1,4 +1,5 @@
-//! Virtual functions and subfunctions: channels whose TAP is the function's netdev.
+//! Virtual functions and subfunctions: channels whose TAP is the function's netdev. So are macvlan
+//! devices that have queues of the NIC's (`macvlans`).
 //!
 //! A subfunction has a port, with a representor, from the moment it is added; its netdev appears
 //! when it was activated and its driver has come, and goes when it is deactivated. Until then the
@@ -88,7 +89,7 @@ impl Played {
     }
 
     /// A function has gone, with its netdevs and all that was known of them.
-    fn forget(&mut self, port: u32) {
+    pub(super) fn forget(&mut self, port: u32) {
         let netdev = self.functions.get(port).and_then(Function::ifindex);
         let Some(function) = self.functions.remove(port) else {
             return;
@@ -127,7 +128,7 @@ impl Played {
     }
 
     /// Makes the channels of functions, all or none.
-    fn make(&mut self, kinds: Vec<(u32, Kind)>) -> Result<(), Refusal> {
+    pub(super) fn make(&mut self, kinds: Vec<(u32, Kind)>) -> Result<(), Refusal> {
         let netns = format!("/proc/self/fd/{}", self.home.as_raw_fd());
         let mut specs = Vec::with_capacity(kinds.len());
         let mut names = Vec::with_capacity(kinds.len());
@@ -136,12 +137,10 @@ impl Played {
             let channel: ChannelName = name
                 .parse()
                 .map_err(|error| refuse::text(libc::EINVAL, &format!("{error}")))?;
+            let queues = self.queues_of(*kind);
             specs.push(ChannelSpec {
-                queues: self.config.function_queues,
-                rss: Some(RssSettings::even(
-                    RssKey::MICROSOFT,
-                    self.config.function_queues,
-                )),
+                queues,
+                rss: Some(RssSettings::even(RssKey::MICROSOFT, queues)),
                 attach: Attach::Tap {
                     netns: netns.clone(),
                     ifname: Some(netdev.to_string()),
@@ -157,13 +156,23 @@ impl Played {
         for (((port, kind), info), netdev) in kinds.into_iter().zip(infos).zip(names) {
             let representor = info.representor.as_deref().and_then(index);
             let ifindex = index(netdev.as_str());
+            let queues = self.queues_of(kind);
             let mut function = Function::new(kind, info.spec.name, info.vport, netdev);
             function.representor = representor.unwrap_or(0);
             function.max_io_eqs = DEFAULT_IO_EQS;
-            function.used_queues = self.config.function_queues;
+            function.used_queues = queues;
             self.functions.insert(port, function, ifindex);
         }
         Ok(())
+    }
+
+    /// Queue pairs of a function.
+    fn queues_of(&self, kind: Kind) -> u16 {
+        match kind {
+            // intel/i40e/i40e_main.c: i40e_fwd_add wants "a single Q device".
+            Kind::Macvlan { .. } => 1,
+            Kind::Sf(_) | Kind::Vf(_) => self.config.function_queues,
+        }
     }
 
     /// A function's channel and netdev.
@@ -179,6 +188,12 @@ impl Played {
                 format!("pf0vf{number}"),
                 format!("{prefix}v{number}"),
                 format!("vf{number}"),
+            ),
+            // Until it has the name that it is to have.
+            Kind::Macvlan { number, .. } => (
+                format!("pf0mv{number}"),
+                format!("{prefix}m{number}"),
+                format!("mv{number}"),
             ),
         };
         // Of the two the short one has at most 12 bytes, none of them special.
@@ -259,7 +274,7 @@ impl Played {
         }
     }
 
-    fn driver_comes(&mut self, port: u32) {
+    pub(super) fn driver_comes(&mut self, port: u32) {
         let Some(function) = self.functions.get(port) else {
             return;
         };

@@ -4,7 +4,7 @@ use super::host::Host;
 use super::route::{Addresses, Filters};
 use super::table::{Functions, Kind};
 use super::vendor::{self, Vendor};
-use super::{NetlinkConfig, devlink};
+use super::{NetlinkConfig, devlink, ethtool};
 use crate::nic::{Nic, Refused};
 use chanio_model::VportId;
 use chanio_model::eswitch::Mode;
@@ -35,7 +35,7 @@ pub struct Played {
     pub(super) vendor: &'static Vendor,
     pub(super) config: NetlinkConfig,
     pub(super) route: Host,
-    generic: Host,
+    pub(super) generic: Host,
     /// The kernel's number of the family `ethtool`, if it has one.
     ethtool: Option<u16>,
     /// The namespace in which the emulator runs.
@@ -48,6 +48,10 @@ pub struct Played {
     pub(super) params: BTreeMap<&'static str, Vec<u8>>,
     pub(super) filters: Filters,
     pub(super) addresses: Addresses,
+    /// The feature l2-fwd-offload of the physical function's netdev is on.
+    pub(super) l2_forwarding: bool,
+    /// Its number in this kernel.
+    pub(super) l2_forwarding_number: Option<u32>,
     told: Vec<Notification>,
 }
 
@@ -79,7 +83,9 @@ impl Played {
         }
         let os = |error| Refused::os("netlink: a socket to the kernel", error);
         let mut generic = Host::open(GENERIC).map_err(os)?;
-        let ethtool = family_number(&mut generic, chanio_netlink::ethtool::FAMILY);
+        let family = family_number(&mut generic, chanio_netlink::ethtool::FAMILY);
+        let l2_forwarding_number =
+            family.and_then(|family| ethtool::l2_forwarding_number(&mut generic, family));
         let home = File::open("/proc/thread-self/ns/net");
         let vendor = vendor::of(info.profile);
         Ok(Self {
@@ -87,7 +93,7 @@ impl Played {
             config,
             route: Host::open(ROUTE).map_err(os)?,
             generic,
-            ethtool,
+            ethtool: family,
             home: home.map_err(os)?.into(),
             hidden: None,
             functions: Functions::new(vendor.first_sf_port),
@@ -95,6 +101,8 @@ impl Played {
             params: BTreeMap::new(),
             filters: Filters::default(),
             addresses: Addresses::new(),
+            l2_forwarding: false,
+            l2_forwarding_number,
             told: Vec::new(),
             nic,
         })
@@ -150,6 +158,17 @@ impl Played {
             .collect()
     }
 
+    /// The mode of a macvlan device.
+    pub fn macvlan_mode(&self, role: Role) -> Option<u32> {
+        let Role::Function(port) = role else {
+            return None;
+        };
+        match self.functions.get(port)?.kind {
+            Kind::Macvlan { mode, .. } => Some(mode),
+            Kind::Sf(_) | Kind::Vf(_) => None,
+        }
+    }
+
     /// phys_port_name (net/devlink/port.c: __devlink_port_phys_port_name_get).
     pub fn phys_port_name(&self, role: Role) -> Option<String> {
         Some(match role {
@@ -158,6 +177,7 @@ impl Played {
             Role::Representor(port) => match self.functions.get(port)?.kind {
                 Kind::Sf(number) => format!("pf0sf{number}"),
                 Kind::Vf(number) => format!("pf0vf{number}"),
+                Kind::Macvlan { .. } => return None,
             },
             Role::Function(_) => return None,
         })
@@ -280,10 +300,7 @@ impl Kernel for Played {
             (ROUTE, _) => self.route_request(client, request),
             (GENERIC, genl::CONTROLLER) => self.family(client, request),
             (GENERIC, DEVLINK) => self.devlink_request(request),
-            (GENERIC, kind) if Some(kind) == self.ethtool => match self.ethtool_request(request) {
-                Some(answer) => answer,
-                None => self.generic.ask(request, client.strict),
-            },
+            (GENERIC, kind) if Some(kind) == self.ethtool => self.ethtool_request(client, request),
             (GENERIC, _) => self.generic.ask(request, client.strict),
             _ => Err(Refusal::errno(libc::EPROTONOSUPPORT)),
         }

@@ -115,6 +115,9 @@ impl Server {
             if ready.abroad {
                 self.abroad.follow(&mut self.played)?;
             }
+            // Nobody tells of what happens in a container: it is looked for before whoever asks
+            // now could see it. There are few of them.
+            self.played.forget_lost_macvlans();
             if ready.accept {
                 self.accept()?;
             }

@@ -230,6 +230,8 @@ impl Played {
                         at.push(slot.to_string());
                         at.push(self.auxiliary_name(function.auxiliary()?));
                     }
+                    // It has no device.
+                    Kind::Macvlan { .. } => return None,
                 }
             }
             _ => at.push(slot.to_string()),

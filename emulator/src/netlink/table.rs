@@ -1,6 +1,7 @@
 //! Functions, found by all that requests name them by: each without looking at the others, so that
 //! thousands cost no more apiece than a few.
 
+use super::ethtool::Given;
 use super::played::Role;
 use crate::port::IfName;
 use chanio_model::{ChannelName, Mac, VportId};
@@ -14,6 +15,13 @@ pub enum Kind {
     Sf(u32),
     /// A virtual function, counted from 0.
     Vf(u16),
+    /// A macvlan device.
+    Macvlan {
+        /// Counted from 0.
+        number: u16,
+        /// IFLA_MACVLAN_MODE.
+        mode: u32,
+    },
 }
 
 /// Whether a function's driver is there.
@@ -52,6 +60,8 @@ pub struct Function {
     pub used_queues: u16,
     /// Its netdev's name, when it appears.
     pub netdev: IfName,
+    /// Its rules that choose queues.
+    pub ntuple: Given,
     /// Its netdev's index in the emulator's namespace, where it is or was before it was moved;
     /// none while it waits elsewhere for a driver.
     ifindex: Option<u32>,
@@ -66,6 +76,7 @@ impl Function {
             channel,
             vport,
             netdev,
+            ntuple: Given::new(),
             representor: 0,
             hw_addr: None,
             roce: true,

@@ -36,6 +36,10 @@ pub struct Vendor {
     pub rate_unit: u64,
     /// Rates have priorities and weights.
     pub weighted_rates: bool,
+    /// Queue pairs of the physical function's netdev.
+    pub pf_queues: u16,
+    /// Macvlan devices on it that the driver gives queues of their own; 0: it gives none any.
+    pub macvlans: u16,
     /// Of the wire, Mbit/s.
     pub speed: u32,
     /// devlink's versions that never change.
@@ -85,6 +89,8 @@ const MLX5: Vendor = Vendor {
     // mellanox/mlx5/core/esw/qos.c: MLX5_LINKSPEED_UNIT
     rate_unit: 125_000,
     weighted_rates: false,
+    pf_queues: 1,
+    macvlans: 0,
     speed: 100_000,
     // mellanox/mlx5/core/devlink.c: mlx5_devlink_info_get
     fixed: &[("fw.psid", "MT_0000000359")],
@@ -129,6 +135,9 @@ static ICE: Vendor = Vendor {
     // intel/ice/devlink/devlink.c: ice_devlink_rate_leaf_tx_max_set takes kbit/s
     rate_unit: 125,
     weighted_rates: true,
+    pf_queues: 1,
+    // No ndo_dfwd_add_station in intel/ice/ice_main.c.
+    macvlans: 0,
     speed: 100_000,
     // intel/ice/devlink/devlink.c: ice_devlink_versions
     fixed: &[("board.id", "K91258-000")],
@@ -169,6 +178,10 @@ static I40E: Vendor = Vendor {
     // intel/i40e/i40e.h: I40E_BW_CREDIT_DIVISOR, 50 Mbit/s
     rate_unit: 6_250_000,
     weighted_rates: false,
+    // As on a machine with 64 processors. intel/i40e/i40e_main.c: i40e_fwd_add gives a quarter of
+    // so many vectors to the physical function, and two of the others to each macvlan device.
+    pf_queues: 64,
+    macvlans: (64 - 16) / 2,
     speed: 10_000,
     fixed: &[("board.id", "G63828-005")],
     running: &[

@@ -3,8 +3,9 @@
 use super::{Nic, Refused};
 use crate::nic::spec::ChannelChange;
 use crate::port::{Attached, Endpoint, IfName};
+use chanio_model::steer::QueueRules;
 use chanio_model::{ChannelName, Mac};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 impl Nic {
     /// Move a channel's netdev, wherever it is now, to another network namespace, where it is down
@@ -39,6 +40,39 @@ impl Nic {
         change: ChannelChange,
     ) -> Result<(), Refused> {
         self.change_channel(channel, change, false).map(drop)
+    }
+
+    /// Where a channel's netdev is now: its network namespace, and its name there. None: somebody
+    /// has deleted it, or its namespace has gone.
+    ///
+    /// # Errors
+    /// As [`Nic::move_netdev`].
+    pub fn netdev_place(
+        &self,
+        channel: &ChannelName,
+    ) -> Result<Option<(OwnedFd, String)>, Refused> {
+        self.with_netdev(channel, |netdev| {
+            let Some(queue) = netdev.queues.first() else {
+                return Ok(None);
+            };
+            let place = || std::io::Result::Ok((queue.netns()?, queue.name()?));
+            match place() {
+                Ok(place) => Ok(Some(place)),
+                Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Ok(None),
+                Err(error) => Err(Refused::os("asking where a netdev is", error)),
+            }
+        })
+    }
+
+    /// Has the port of a channel that is a TAP choose queues by these rules.
+    ///
+    /// # Errors
+    /// [`Refused::NoChannel`]; [`Refused::Invalid`] for a channel that is no TAP.
+    pub fn set_queue_rules(&self, channel: &ChannelName, rules: QueueRules) -> Result<(), Refused> {
+        self.with_netdev(channel, |netdev| {
+            netdev.steering.set_rules(rules);
+            Ok(())
+        })
     }
 
     fn with_netdev<T>(

@@ -2,6 +2,7 @@
 //! has set, or the driver after it.
 
 use chanio_model::rss::{HashTypes, Rss, RssKey, RssSettings};
+use chanio_model::steer::QueueRules;
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,9 @@ pub struct Steering {
     /// Lets ports without settings do without the lock.
     any: AtomicBool,
     state: RwLock<State>,
+    /// Rules that come before any hash, and whether there are some.
+    any_rules: AtomicBool,
+    rules: RwLock<Arc<QueueRules>>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +46,19 @@ impl Steering {
     /// By what packets are spread; `None`: the emulator's own hash.
     pub fn spread(&self) -> Option<Arc<Rss>> {
         self.look(|state| state.spread.clone())
+    }
+
+    /// Rules that choose a packet's queue before its hash does; `None`: there are none.
+    pub fn rules(&self) -> Option<Arc<QueueRules>> {
+        let any = self.any_rules.load(Ordering::Relaxed);
+        any.then(|| self.rules.read().clone())
+    }
+
+    /// Has these rules and no others.
+    pub fn set_rules(&self, rules: QueueRules) {
+        let any = !rules.is_empty();
+        *self.rules.write() = Arc::new(rules);
+        self.any_rules.store(any, Ordering::Relaxed);
     }
 
     /// What hash is reported; `None`: none.

@@ -156,7 +156,7 @@ impl Tap {
     ///
     /// # Errors
     /// The system's, `EBADFD` when the netdev is gone.
-    pub(super) fn netns(&self) -> io::Result<OwnedFd> {
+    pub fn netns(&self) -> io::Result<OwnedFd> {
         tun_ioctl::netns(self.file.as_fd())
     }
 

@@ -80,6 +80,8 @@ impl Random {
 /// A channel with one queue pair and nothing special about it, of this name.
 pub fn wish(name: &str) -> ChannelSpec {
     ChannelSpec {
+        function: None,
+        roce: None,
         name: name.to_owned(),
         queues: 1,
         mac: None,

@@ -6,17 +6,22 @@
 //! |---|---|---|
 //! | mlx5_core, ice | switchdev | a subfunction (`sf`) |
 //! | any with SR-IOV | either | a virtual function (`vf`), on ice once there are some |
+//! | i40e, ixgbe, fm10k | legacy | a macvlan device with queues of the NIC's (`macvlan`), while the
+//!   netdev's feature l2-fwd-offload is on and there are no virtual functions |
 //!
 //! A representor has the channel's name as its ifalias; where there is none, the channel's own
 //! netdev has.
 
 mod claims;
+mod macvlan;
 mod rate;
+mod settings;
 mod sf;
 mod state;
 mod vf;
 
 use super::devlink::Devlinks;
+use super::features::Features;
 use super::flower::{Place, Rules};
 use super::ports::{Port, representor};
 use super::route::Route;
@@ -40,6 +45,7 @@ pub struct Pci {
     transport: Arc<dyn Transport>,
     route: Route,
     devlink: Devlinks,
+    features: Features,
     device: Device,
     driver: String,
     /// devlink knew of an eswitch then.
@@ -74,6 +80,7 @@ impl Pci {
         let mut pci = Pci {
             route: Route::open(&*transport)?,
             devlink: Devlinks::open(&*transport, bus.name(), name)?,
+            features: Features::open(&*transport)?,
             transport,
             device,
             driver,
@@ -115,6 +122,7 @@ impl Pci {
         let called = |kind: Kind| match kind {
             Kind::Sf => "subfunctions, which are there in switchdev mode only",
             Kind::Vf => "virtual functions, which in switchdev mode are no channels",
+            Kind::Macvlan => "macvlan devices, which are there in legacy mode only",
         };
         Err(DeviceError::Unsupported {
             what: "a change of mode with channels".into(),
@@ -149,6 +157,7 @@ impl Pci {
 impl Nic for Pci {
     fn why_not(&self, feature: Feature) -> Option<String> {
         let sf = self.kind == Kind::Sf;
+        let macvlan = self.kind == Kind::Macvlan;
         let netdevsim = self.device.bus == Bus::Netdevsim;
         let why = match feature {
             Feature::VhostUser => {
@@ -160,7 +169,35 @@ impl Nic for Pci {
             Feature::Flows if netdevsim => {
                 "its driver offloads no flower filters (drivers/net/netdevsim/bpf.c)"
             }
-            Feature::Queues if netdevsim => "netdevsim's virtual functions have no netdevs",
+            Feature::Queues | Feature::SetQueues | Feature::Rss if netdevsim => {
+                "netdevsim's virtual functions have no netdevs"
+            }
+            Feature::Queues | Feature::SetQueues if macvlan => {
+                "a macvlan device has one queue, and its driver itself says how many of the NIC's \
+                 are behind it"
+            }
+            Feature::Rss if macvlan => {
+                "a macvlan device has the physical function's: ethtool -X of its netdev"
+            }
+            Feature::PortVlan if macvlan => {
+                "the NIC knows a macvlan device by its address alone: ip link add … type vlan in \
+                 the container"
+            }
+            Feature::Spoofchk if macvlan => {
+                "a macvlan device has none: its driver has no such setting"
+            }
+            Feature::Distrust if macvlan => {
+                "who owns the container's namespace can change the netdev's address"
+            }
+            Feature::LinkState if macvlan => "a macvlan device's link follows the wire",
+            Feature::TxMax | Feature::TxShare | Feature::RateNodes if macvlan => {
+                "the driver has no rates for macvlan devices: tc qdisc in the container"
+            }
+            Feature::Representors if macvlan => {
+                "a macvlan device has no representor: its driver gives it queues and no port of a \
+                 switch, and what it sends and receives never passes the host"
+            }
+            Feature::Roce if !sf => "only a subfunction's can be set, before its driver comes",
             Feature::PortVlan if sf => {
                 "a subfunction has no port VLAN: in switchdev mode flow rules push and pop tags"
             }
@@ -170,7 +207,6 @@ impl Nic for Pci {
                 "a subfunction's link follows the wire; deactivate it by removing the channel"
             }
             Feature::Lro => "it is set in the container: ethtool -K lro, rx-gro-hw",
-            Feature::Rss => "it is set in the container: ethtool -X",
             Feature::Vepa | Feature::Ageing => "the switch of the NIC has no such setting",
             Feature::Fdb => {
                 "the NIC's own table is not told: in switchdev mode the host's bridge has one"
@@ -284,6 +320,13 @@ impl Nic for Pci {
 
     fn add_channels(&mut self, specs: Vec<ChannelSpec>) -> Result<Vec<Channel>, DeviceError> {
         let state = self.state()?;
+        let asked = specs.first().and_then(|spec| spec.function);
+        if specs.iter().any(|spec| spec.function != asked) {
+            return Err(DeviceError::Refused {
+                reason: "function: all channels of one call have to be of one kind".into(),
+            });
+        }
+        self.kind = self.choose(&state, asked)?;
         let wanted = specs.into_iter().map(|spec| wanted::check(self, spec));
         let wanted = wanted.collect::<Result<Vec<_>, _>>()?;
         wanted::check_names(&wanted, state.channels.iter().map(|c| &*c.port.name))?;
@@ -294,7 +337,13 @@ impl Nic for Pci {
         all_or_nothing(self, |pci, undo| {
             match pci.kind {
                 Kind::Sf => pci.add_sfs(&state, &wanted, undo)?,
-                Kind::Vf => pci.add_vfs(&state, &wanted, undo)?,
+                Kind::Vf => {
+                    if asked.is_some() {
+                        pci.switch_l2_forwarding(&state, false, undo)?;
+                    }
+                    pci.add_vfs(&state, &wanted, undo)?;
+                }
+                Kind::Macvlan => pci.add_macvlans(&state, &wanted, undo)?,
             }
             pci.channels(&names)
         })
@@ -318,11 +367,13 @@ impl Nic for Pci {
         match self.kind {
             Kind::Sf => self.del_sfs(&gone),
             Kind::Vf => self.del_vfs(&state, &gone),
+            Kind::Macvlan => self.del_macvlans(&gone),
         }
     }
 
     fn set_channel(&mut self, name: &str, change: ChannelChange) -> Result<Channel, DeviceError> {
         let needs = [
+            (Feature::SetQueues, change.queues.is_some()),
             (Feature::Rss, change.rss.is_some()),
             (Feature::Lro, change.lro == Some(true)),
             (Feature::PortVlan, change.vlan.is_some_and(|vlan| vlan != 0)),
@@ -343,7 +394,9 @@ impl Nic for Pci {
             match pci.kind {
                 Kind::Sf => pci.change_sf(&channel, &change, undo)?,
                 Kind::Vf => pci.change_vf(&state, &channel, &change, undo)?,
+                Kind::Macvlan => pci.change_macvlan(&state, &channel, &change, undo)?,
             }
+            pci.change_spread(&channel, &change, undo)?;
             let mut now = pci.channels(&[name.to_owned()])?;
             now.pop().ok_or_else(|| no_channel(name))
         })

@@ -3,7 +3,7 @@
 use super::super::undo::Undo;
 use super::super::wanted::no_channel;
 use super::Pci;
-use super::state::State;
+use super::state::{Kind, State};
 use crate::feature::refuse;
 use crate::nic::Rate;
 use crate::{DeviceError, Feature};
@@ -29,6 +29,9 @@ impl Pci {
 
     pub(super) fn read_rates(&mut self, names: &[String]) -> Result<Vec<Rate>, DeviceError> {
         let state = self.state()?;
+        if self.kind == Kind::Macvlan {
+            return Err(refuse(self, Feature::TxMax));
+        }
         if state.mode == EswitchMode::Legacy {
             let picked = state.pick(names)?;
             return Ok(picked
@@ -110,6 +113,9 @@ impl Pci {
         change: RateChange,
     ) -> Result<Rate, DeviceError> {
         let state = self.state()?;
+        if self.kind == Kind::Macvlan {
+            return Err(refuse(self, Feature::TxMax));
+        }
         if state.mode == EswitchMode::Legacy {
             let channel = state.channel(name).ok_or_else(|| no_channel(name))?.clone();
             self.set_vf_rate(&state, &channel, &change)?;

@@ -1,9 +1,11 @@
 //! Subfunctions: a port is added, its function configured and activated, and when its driver has
 //! come (Documentation/networking/devlink/devlink-port.rst) its netdev is moved to the container.
 
-use super::super::container;
-use super::super::ethtool::set_queues;
+use super::super::container::{self, Inside};
+use super::super::ethtool::{On, set_queues};
 use super::super::link::Link;
+use super::super::route::Route;
+use super::super::rss;
 use super::super::sysfs::{netdevs, read_number};
 use super::super::undo::Undo;
 use super::super::wanted::{Place, Wanted, check_mac, check_mtu, invalid};
@@ -12,11 +14,15 @@ use super::state::{PciChannel, State};
 use crate::nic::ChannelChange;
 use crate::transport::TransportError;
 use crate::{DeviceError, transport::Netns};
-use chanio_netlink::devlink::{Flavour, FunctionState, OperationalState, Port, command};
+use chanio_netlink::attr::Bitfield32;
+use chanio_netlink::devlink::{
+    Flavour, FunctionState, OperationalState, Port, capability, command,
+};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A notification can be lost: how long one is waited for before looking again.
@@ -48,7 +54,7 @@ impl Pci {
         let mut devices = HashMap::new();
         for ((_, number), channel) in ports.iter().zip(wanted) {
             let link = self.wait_netdev(*number, &mut devices, until)?;
-            self.move_inside(&link, channel)?;
+            self.move_inside(&link, channel, undo)?;
         }
         Ok(())
     }
@@ -110,6 +116,15 @@ impl Pci {
             Err(error) if error.is(libc::EOPNOTSUPP) || error.is(libc::EINVAL) => {}
             set => set.map_err(|e| e.at("setting the subfunction's max_io_eqs"))?,
         }
+        if let Some(roce) = wanted.roce {
+            let set = self.devlink.set_function(port, |function| {
+                function.capabilities = Some(Bitfield32 {
+                    value: if roce { capability::ROCE } else { 0 },
+                    selector: capability::ROCE,
+                });
+            });
+            set.map_err(|e| e.at("setting the subfunction's roce"))?;
+        }
         let representor = match made.netdev_ifindex {
             Some(index) => index,
             None => self.representor_of(port)?,
@@ -128,6 +143,13 @@ impl Pci {
             .set_function(port, |function| function.state = Some(state));
         set.map_err(|e| e.at("activating the subfunction"))?;
         Ok(port)
+    }
+
+    /// Whether a channel may do RDMA over Ethernet, where that is told.
+    pub(super) fn roce(&self, channel: &PciChannel) -> Option<bool> {
+        let caps = channel.function.capabilities?;
+        let told = caps.selector & capability::ROCE != 0;
+        told.then_some(caps.value & capability::ROCE != 0)
     }
 
     /// The index of a port's netdev, which comes a little after the port.
@@ -242,8 +264,14 @@ impl Pci {
     }
 
     /// Gives a function's netdev its queues and moves it to the container, under its name there.
-    pub(super) fn move_inside(&mut self, link: &Link, wanted: &Wanted) -> Result<(), DeviceError> {
-        set_queues(&*self.transport, &link.name, link.tx_queues, wanted.queues)?;
+    pub(super) fn move_inside(
+        &mut self,
+        link: &Link,
+        wanted: &Wanted,
+        undo: &mut Undo<Self>,
+    ) -> Result<(), DeviceError> {
+        let here = On::Here(&link.name);
+        set_queues(&*self.transport, here, link.tx_queues, wanted.queues)?;
         let place = wanted.place()?;
         let netns = Netns::open(&place.netns)?;
         let change = moved(link.index, wanted, place, self.route.netns_number(&netns));
@@ -259,10 +287,21 @@ impl Pci {
             ),
             false => error.at(&format!("moving {whose}")),
         })?;
-        match place.addresses.is_empty() {
-            true => Ok(()),
-            false => container::bring_up(&*self.transport, place),
+        if !place.addresses.is_empty() {
+            container::bring_up(&*self.transport, place)?;
         }
+        let Some(spread) = &wanted.rss else {
+            return Ok(());
+        };
+        let mut there = Route::open_in(&*self.transport, &netns)?;
+        let link = there.link_named(place.ifname.as_str());
+        let link = link.map_err(|e| e.at("finding the channel's netdev"))?;
+        let inside = Arc::new(Inside {
+            netns: place.netns.clone(),
+            link: link.unwrap_or_default(),
+        });
+        let transport = self.transport.clone();
+        rss::change(&transport, &inside, spread, wanted.queues.into(), undo)
     }
 
     /// Removes subfunctions.

@@ -1,13 +1,15 @@
 //! What there is, read from the kernel each time.
 
 use super::super::container::{self, Inside, attach};
+use super::super::ethtool::{self, On};
 use super::super::link::Link;
 use super::super::ports::{Port, Ports, tunnel_device};
+use super::super::rss;
 use super::super::sysfs::{Bus, read_number};
 use super::super::wanted::no_channel;
 use super::Pci;
 use crate::DeviceError;
-use crate::nic::Channel;
+use crate::nic::{Channel, FunctionKind};
 use chanio_emu::nic::spec::Attach;
 use chanio_model::{ChannelName, Mac, VportId};
 use chanio_netlink::devlink::{self, EswitchMode, Flavour, Function, OperationalState};
@@ -24,6 +26,18 @@ pub(super) enum Kind {
     Sf,
     /// Virtual functions.
     Vf,
+    /// Macvlan devices that have queues of the NIC's.
+    Macvlan,
+}
+
+impl From<Kind> for FunctionKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Sf => FunctionKind::Sf,
+            Kind::Vf => FunctionKind::Vf,
+            Kind::Macvlan => FunctionKind::Macvlan,
+        }
+    }
 }
 
 /// A channel.
@@ -111,7 +125,7 @@ impl State {
 /// subfunction's the number that it was given.
 pub(super) fn vport(kind: Kind, number: u32) -> VportId {
     match kind {
-        Kind::Sf => VportId(number),
+        Kind::Sf | Kind::Macvlan => VportId(number),
         Kind::Vf => VportId(number.saturating_add(1)),
     }
 }
@@ -193,7 +207,16 @@ impl Pci {
             links,
         };
         if self.kind == Kind::Vf && mode == EswitchMode::Legacy {
-            state.channels = self.legacy_vfs(&state)?;
+            if self.device.bus == Bus::Pci && vfs == 0 {
+                let switch = self.l2_forwarding(state.uplink.as_ref())?;
+                if switch.is_some_and(|switch| switch.on) {
+                    self.kind = Kind::Macvlan;
+                }
+            }
+            state.channels = match self.kind {
+                Kind::Macvlan => self.macvlans(state.uplink.as_ref())?,
+                _ => self.legacy_vfs(&state)?,
+            };
         }
         state.channels.sort_by_key(|channel| channel.port.vport);
         Ok(state)
@@ -230,6 +253,7 @@ impl Pci {
                     Bus::Netdevsim => u32::from(u16::MAX),
                 }))
             }
+            Kind::Macvlan => self.most_macvlans(state),
             // The NIC tells that it has no more by refusing one; a number has 32 bits, and a
             // representor's name 15 characters.
             Kind::Sf => Ok(u32::from(u16::MAX)),
@@ -244,10 +268,37 @@ impl Pci {
     ) -> Result<Vec<Channel>, DeviceError> {
         let mut picked: Vec<_> = state.pick(names)?.into_iter().cloned().collect();
         self.find_inside(&mut picked)?;
-        Ok(picked
+        let mut told: Vec<_> = picked
             .iter()
             .map(|channel| self.tell(state, channel))
-            .collect())
+            .collect();
+        if let (Kind::Macvlan, Some(uplink)) = (self.kind, &state.uplink) {
+            let software = self.listened(uplink)?;
+            for (channel, told) in picked.iter().zip(&mut told) {
+                if channel.mac().is_some_and(|mac| software.contains(&mac)) {
+                    told.state = "faulted";
+                    told.fault = Some(format!(
+                        "it is forwarded in software: the driver gives it no queues, and `{}` \
+                         listens to its address",
+                        uplink.name
+                    ));
+                }
+            }
+        }
+        // Of all channels that there may be it would take long.
+        if !names.is_empty() && self.kind != Kind::Macvlan {
+            for (channel, told) in picked.iter().zip(&mut told) {
+                if let Some(inside) = &channel.inside {
+                    told.rss = rss::tell(&*self.transport, inside)?;
+                    let queues = ethtool::queues(&*self.transport, On::Inside(inside))?;
+                    if let Some(queues) = queues {
+                        told.queues = queues.used;
+                        told.active_queues = told.active_queues.min(queues.used);
+                    }
+                }
+            }
+        }
+        Ok(told)
     }
 
     /// Finds the netdevs of channels, in whatever namespace that has a name.
@@ -258,13 +309,14 @@ impl Pci {
         }
         let auxiliaries = match self.kind {
             Kind::Sf => self.auxiliaries()?,
-            Kind::Vf => HashMap::new(),
+            Kind::Vf | Kind::Macvlan => HashMap::new(),
         };
         let (mut by_device, mut by_mac) = (HashMap::new(), HashMap::new());
         for (place, channel) in channels.iter().enumerate() {
             let device = match self.kind {
                 Kind::Sf => auxiliaries.get(&channel.number).cloned(),
                 Kind::Vf => Some(self.vf_device(channel.number)?.name),
+                Kind::Macvlan => None,
             };
             by_device.extend(device.map(|device| (device, place)));
             by_mac.extend(channel.mac().map(|mac| (mac, place)));
@@ -293,7 +345,7 @@ impl Pci {
         };
         let attached = match self.kind {
             Kind::Sf => channel.function.operational_state == Some(OperationalState::Attached),
-            Kind::Vf => link.is_some() || !netdevs,
+            Kind::Vf | Kind::Macvlan => link.is_some() || !netdevs,
         };
         let running = attached && link.is_none_or(|link| link.up);
         let settings = self.vf_settings(state, channel);
@@ -328,6 +380,7 @@ impl Pci {
             fault: None,
             features: "0x0".into(),
             rss: None,
+            roce: self.roce(channel),
             block: None,
             more_macs: Vec::new(),
             promisc: true,

@@ -3,11 +3,14 @@
 //! netdev sets them up (`ip link set … vf N`), and there are no representors.
 
 use super::super::container::{self, Inside};
+use super::super::ethtool::{On, queues, set_queues};
 use super::super::link::Link;
+use super::super::rss::{self, Spread};
 use super::super::sysfs::{Bus, Device};
 use super::super::undo::Undo;
 use super::super::wanted::{Wanted, check_mac, check_mtu, check_vlan, invalid};
 use super::Pci;
+use super::settings::Settings;
 use super::state::{Kind, PciChannel, State, vport};
 use crate::DeviceError;
 use crate::nic::{ChannelChange, Rate};
@@ -16,116 +19,17 @@ use chanio_model::rate::RateChange;
 use chanio_model::{ChannelName, Mac};
 use chanio_netlink::devlink::{EswitchMode, Function};
 use rtnetlink::LinkUnspec;
-use rtnetlink::packet_route::link::{
-    LinkAttribute, LinkVfInfo, VfInfo, VfInfoLinkState, VfInfoMac, VfInfoRate, VfInfoSpoofCheck,
-    VfInfoTrust, VfInfoVlan, VfLinkState,
-};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkVfInfo, VfInfo};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
 /// Bytes per second of a Mbit/s, in which the rates of virtual functions are set.
 const MBIT: u64 = 125_000;
 
-/// What the physical function's netdev says of a virtual one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Settings {
-    pub(super) mac: Mac,
-    pub(super) vlan: Option<u32>,
-    pub(super) spoofchk: bool,
-    pub(super) trust: bool,
-    pub(super) link_up: bool,
-    /// Mbit/s; 0: nothing.
-    pub(super) min_rate: u32,
-    /// Mbit/s; 0: no ceiling.
-    pub(super) max_rate: u32,
-}
-
-impl Settings {
-    /// Of what has no such settings.
-    const NONE: Settings = Settings {
-        mac: Mac([0; 6]),
-        vlan: None,
-        spoofchk: false,
-        trust: true,
-        link_up: true,
-        min_rate: 0,
-        max_rate: 0,
-    };
-
-    /// Of this function, from IFLA_VFINFO_LIST.
-    fn of(uplink: Option<&Link>, number: u32) -> Option<Self> {
-        let attributes = uplink?.message.attributes.iter();
-        let list = attributes.filter_map(|attribute| match attribute {
-            LinkAttribute::VfInfoList(list) => Some(list),
-            _ => None,
-        });
-        let mut settings = Settings::NONE;
-        let mut found = false;
-        for info in list.flatten().flat_map(|LinkVfInfo(infos)| infos) {
-            match info {
-                VfInfo::Mac(told) if told.vf_id == number => {
-                    found = true;
-                    settings.mac = Mac(std::array::from_fn(|i| told.mac[i]));
-                }
-                VfInfo::Vlan(told) if told.vf_id == number => {
-                    settings.vlan = Some(told.vlan_id).filter(|vlan| *vlan != 0);
-                }
-                VfInfo::SpoofCheck(told) if told.vf_id == number => {
-                    settings.spoofchk = told.enabled;
-                }
-                VfInfo::Trust(told) if told.vf_id == number => settings.trust = told.enabled,
-                VfInfo::LinkState(told) if told.vf_id == number => {
-                    settings.link_up = told.state != VfLinkState::Disable;
-                }
-                VfInfo::Rate(told) if told.vf_id == number => {
-                    (settings.min_rate, settings.max_rate) = (told.min_tx_rate, told.max_tx_rate);
-                }
-                _ => {}
-            }
-        }
-        found.then_some(settings)
-    }
-
-    /// What makes these of those: one request each, as `ip link set` sends them.
-    fn requests(self, old: Settings, number: u32) -> Vec<(&'static str, VfInfo)> {
-        let link = |up| match up {
-            true => VfLinkState::Auto,
-            false => VfLinkState::Disable,
-        };
-        let all = [
-            (
-                "mac",
-                self.mac != old.mac,
-                VfInfo::Mac(VfInfoMac::new(number, &self.mac.0)),
-            ),
-            (
-                "vlan",
-                self.vlan != old.vlan,
-                VfInfo::Vlan(VfInfoVlan::new(number, self.vlan.unwrap_or(0), 0)),
-            ),
-            (
-                "spoofchk",
-                self.spoofchk != old.spoofchk,
-                VfInfo::SpoofCheck(VfInfoSpoofCheck::new(number, self.spoofchk)),
-            ),
-            (
-                "trust",
-                self.trust != old.trust,
-                VfInfo::Trust(VfInfoTrust::new(number, self.trust)),
-            ),
-            (
-                "link state",
-                self.link_up != old.link_up,
-                VfInfo::LinkState(VfInfoLinkState::new(number, link(self.link_up))),
-            ),
-            (
-                "rate",
-                (self.min_rate, self.max_rate) != (old.min_rate, old.max_rate),
-                VfInfo::Rate(VfInfoRate::new(number, self.min_rate, self.max_rate)),
-            ),
-        ];
-        let wanted = all.into_iter().filter(|(_, changed, _)| *changed);
-        wanted.map(|(what, _, info)| (what, info)).collect()
+/// The error for a channel whose netdev cannot be got at.
+fn nameless(channel: &str) -> DeviceError {
+    DeviceError::Refused {
+        reason: format!("the namespace of channel `{channel}` has no name in /run/netns"),
     }
 }
 
@@ -138,7 +42,7 @@ impl Pci {
     pub(super) fn vf_settings(&self, state: &State, channel: &PciChannel) -> Settings {
         let told = match self.kind {
             Kind::Vf => Settings::of(state.uplink.as_ref(), channel.number),
-            Kind::Sf => None,
+            Kind::Sf | Kind::Macvlan => None,
         };
         told.unwrap_or(Settings::NONE)
     }
@@ -339,7 +243,7 @@ impl Pci {
                 .set(named)
                 .map_err(|e| e.at("naming the channel's netdev"))?;
         }
-        self.move_inside(&link, wanted)
+        self.move_inside(&link, wanted, undo)
     }
 
     /// Changes a virtual function through the physical one's netdev.
@@ -552,6 +456,42 @@ impl Pci {
         self.change_inside(&channel, mac, change.mtu, undo)
     }
 
+    /// Changes how many queues a channel uses, and how packets are spread over them.
+    pub(super) fn change_spread(
+        &mut self,
+        channel: &PciChannel,
+        change: &ChannelChange,
+        undo: &mut Undo<Self>,
+    ) -> Result<(), DeviceError> {
+        if change.queues.is_none() && change.rss.is_none() {
+            return Ok(());
+        }
+        let mut found = [channel.clone()];
+        self.find_inside(&mut found)?;
+        let inside = found[0].inside.clone();
+        let inside = inside.ok_or_else(|| nameless(&channel.port.name))?;
+        let transport = self.transport.clone();
+        let on = On::Inside(&inside);
+        if let Some(queues) = change.queues {
+            let spread = Spread::read(&*transport, on)?;
+            let before = set_queues(&*transport, on, inside.link.tx_queues, queues)?;
+            if let Some(before) = before {
+                let (transport, inside) = (transport.clone(), inside.clone());
+                undo.push("setting the number of queues back", move |_: &mut Self| {
+                    let on = On::Inside(&inside);
+                    set_queues(&*transport, on, 0, before)?;
+                    spread.map_or(Ok(()), |spread| spread.put_back(&*transport, on))
+                });
+            }
+        }
+        if let Some(rss) = &change.rss {
+            let queues = queues(&*transport, on)?;
+            let queues = queues.map_or(inside.link.tx_queues, |queues| queues.used);
+            rss::change(&transport, &inside, rss, queues, undo)?;
+        }
+        Ok(())
+    }
+
     /// Changes a channel's own netdev, and the representor's MTU with it.
     pub(super) fn change_inside(
         &mut self,
@@ -566,12 +506,7 @@ impl Pci {
         // netdevsim's functions have no netdevs; the address is set already.
         if self.device.bus == Bus::Pci {
             let inside = channel.inside.as_ref();
-            let inside = inside.ok_or_else(|| DeviceError::Refused {
-                reason: format!(
-                    "the namespace of channel `{}` has no name in /run/netns",
-                    channel.port.name
-                ),
-            })?;
+            let inside = inside.ok_or_else(|| nameless(&channel.port.name))?;
             container::change(&*self.transport, inside, mac, mtu, undo)?;
         }
         if let (Some(mtu), Some(_)) = (mtu, channel.index) {

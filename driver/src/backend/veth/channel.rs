@@ -158,6 +158,7 @@ impl Veth {
         change: ChannelChange,
     ) -> Result<Channel, DeviceError> {
         let needs = [
+            (Feature::SetQueues, change.queues.is_some()),
             (Feature::Rss, change.rss.is_some()),
             (Feature::Lro, change.lro == Some(true)),
             (Feature::Distrust, change.trust == Some(false)),
@@ -384,6 +385,7 @@ impl Veth {
                 fault: None,
                 features: "0x0".into(),
                 rss: None,
+                roce: None,
                 block: blocks.get(&link.index).map(|block| u32::from(*block)),
                 more_macs: Vec::new(),
                 promisc: true,

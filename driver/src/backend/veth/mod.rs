@@ -187,6 +187,9 @@ impl Nic for Veth {
                  drops what it then sends"
             }
             Feature::Rss => "veth has no hash: packets stay on the queue of the cpu that sends",
+            Feature::Function => "a channel is a veth pair",
+            Feature::Roce => "veth has no RDMA",
+            Feature::SetQueues => "the queues of a veth pair are made with it",
             Feature::Lro => {
                 "veth is a netdev with the kernel's GRO: ethtool -K gro in the container"
             }

@@ -38,7 +38,11 @@ impl Played {
 
     /// Virtual functions have ports for their representors only.
     fn has_port(&self, function: &Function) -> bool {
-        matches!(function.kind, Kind::Sf(_)) || self.switchdev()
+        match function.kind {
+            Kind::Sf(_) => true,
+            Kind::Vf(_) => self.switchdev(),
+            Kind::Macvlan { .. } => false,
+        }
     }
 
     pub(super) fn port_of(&self, device: Device, asked: &Devlink) -> Result<u32, Refusal> {
@@ -130,6 +134,7 @@ impl Played {
             Kind::Vf(number) => {
                 (port.flavour, port.vf) = (Some(Flavour::PciVf), Some(number));
             }
+            Kind::Macvlan { .. } => {}
         }
         if self.vendor.capabilities {
             let mut caps = Bitfield32 {

@@ -1,8 +1,15 @@
 //! SIOCETHTOOL (linux/ethtool.h): a struct that begins with the command's number, changed in place.
 
 use super::Netdev;
-use crate::netlink::played::{Played, Role};
+use crate::netlink::host::Host;
+use crate::netlink::played::{Played, ROUTE, Role};
+use crate::netlink::route;
+use crate::netlink::table::Function;
+use crate::port::netns;
+use chanio_model::Mac;
 use nix::errno::Errno;
+use nix::sys::stat::fstat;
+use std::os::fd::{AsFd, BorrowedFd};
 
 const GDRVINFO: u32 = 0x03;
 const GSTRINGS: u32 = 0x1b;
@@ -49,49 +56,111 @@ pub fn put(data: &mut [u8], at: usize, bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Whether two descriptors are of one file.
+fn is_same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
+    let id = |fd| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    matches!((id(a), id(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+/// The address of a netdev of the calling thread's namespace.
+fn mac_of(name: &str) -> Option<Mac> {
+    let mut host = Host::open(ROUTE).ok()?;
+    route::address_of(&mut host, name)
+}
+
 impl Played {
     /// Carries out a command. ENODEV and ENOTTY: it is for the real kernel.
     pub fn ethtool_ioctl(&mut self, name: &str, mut data: Vec<u8>) -> Result<Vec<u8>, Errno> {
         let netdev = self.ethtool_netdev(Some(name), 0)?;
-        match word(&data, 0)? {
-            GDRVINFO => self.drvinfo(&netdev, &mut data)?,
-            GSSET_INFO => self.set_info(&netdev, &mut data)?,
-            GSTRINGS if word(&data, 4)? == SET_STATS => self.strings(&netdev, &mut data)?,
-            GSTATS => self.statistics(&netdev, &mut data)?,
+        self.carry_out(&netdev, &mut data)?;
+        Ok(data)
+    }
+
+    /// The same for a netdev in another namespace.
+    pub fn ethtool_ioctl_in(
+        &mut self,
+        netns: BorrowedFd<'_>,
+        name: &str,
+        mut data: Vec<u8>,
+    ) -> Result<Vec<u8>, Errno> {
+        let port = self.function_in(netns, name).ok_or(Errno::ENODEV)?;
+        let netdev = self.netdev_of_role(Role::Function(port));
+        self.carry_out(&netdev, &mut data)?;
+        Ok(data)
+    }
+
+    /// The function whose netdev is there under this name.
+    fn function_in(&self, netns: BorrowedFd<'_>, name: &str) -> Option<u32> {
+        let is_it = |function: &Function| {
+            let place = self.nic.netdev_place(&function.channel);
+            let place = place.ok().flatten();
+            place.is_some_and(|(at, called)| called == name && is_same(at.as_fd(), netns))
+        };
+        // Most often it still has the address that its owner has set: asking all of many where
+        // their netdevs are would take long.
+        let mac = netns::inside(netns, "of a netdev", || Ok(mac_of(name)));
+        let mac = mac.ok().flatten();
+        let mut likely = self.functions.iter();
+        let likely = likely.find(|(_, f)| mac.is_some() && f.hw_addr == mac && is_it(f));
+        let found = likely.or_else(|| self.functions.iter().find(|(_, f)| is_it(f)));
+        found.map(|(port, _)| port)
+    }
+
+    fn carry_out(&mut self, netdev: &Netdev, data: &mut [u8]) -> Result<(), Errno> {
+        let command = word(data, 0)?;
+        if netdev.macvlan {
+            return match command {
+                GDRVINFO => self.drvinfo(netdev, data),
+                GRXFH..=SRXCLSRLINS
+                | GRXFHINDIR
+                | SRXFHINDIR
+                | GCHANNELS
+                | SCHANNELS
+                | GRSSH
+                | SRSSH => Err(Errno::EOPNOTSUPP),
+                _ => Err(Errno::ENOTTY),
+            };
+        }
+        match command {
+            GDRVINFO => self.drvinfo(netdev, data)?,
+            GSSET_INFO => self.set_info(netdev, data)?,
+            GSTRINGS if word(data, 4)? == SET_STATS => self.strings(netdev, data)?,
+            GSTATS => self.statistics(netdev, data)?,
             GCHANNELS => {
                 let (most, used) = (u32::from(netdev.most), u32::from(netdev.used));
                 for at in 1..CHANNELS_WORDS {
-                    put(&mut data, 4 * at, &[0; 4])?;
+                    put(data, 4 * at, &[0; 4])?;
                 }
-                put(&mut data, 4 * MAX_COMBINED, &most.to_ne_bytes())?;
-                put(&mut data, 4 * COMBINED, &used.to_ne_bytes())?;
+                put(data, 4 * MAX_COMBINED, &most.to_ne_bytes())?;
+                put(data, 4 * COMBINED, &used.to_ne_bytes())?;
             }
             SCHANNELS => {
                 for other in [5, 6, 7] {
-                    if word(&data, 4 * other)? != 0 {
+                    if word(data, 4 * other)? != 0 {
                         return Err(Errno::EINVAL);
                     }
                 }
-                let count = word(&data, 4 * COMBINED)?;
-                self.use_queues(&netdev, u16::try_from(count).map_err(|_| Errno::EINVAL)?)?;
+                let count = word(data, 4 * COMBINED)?;
+                self.use_queues(netdev, u16::try_from(count).map_err(|_| Errno::EINVAL)?)?;
             }
             GRXRINGS => {
                 let rings = u64::from(netdev.used);
-                put(&mut data, RXNFC_DATA, &rings.to_ne_bytes())?;
+                put(data, RXNFC_DATA, &rings.to_ne_bytes())?;
             }
-            GRXFH => self.get_hashed(&netdev, &mut data)?,
-            SRXFH => self.set_hashed(&netdev, &data)?,
-            GRSSH => self.get_rss(&netdev, &mut data)?,
-            SRSSH => self.set_rss(&netdev, &data)?,
-            GRXFHINDIR => self.get_table(&netdev, &mut data)?,
-            SRXFHINDIR => self.set_table(&netdev, &data)?,
-            GRXCLSRLCNT | GRXCLSRULE | GRXCLSRLALL | SRXCLSRLDEL | SRXCLSRLINS => {
-                // The switch has no rules that choose a queue.
-                return Err(Errno::EOPNOTSUPP);
-            }
+            GRXFH => self.get_hashed(netdev, data)?,
+            SRXFH => self.set_hashed(netdev, data)?,
+            GRSSH => self.get_rss(netdev, data)?,
+            SRSSH => self.set_rss(netdev, data)?,
+            GRXFHINDIR => self.get_table(netdev, data)?,
+            SRXFHINDIR => self.set_table(netdev, data)?,
+            GRXCLSRLCNT => self.count_rules(netdev, data)?,
+            GRXCLSRULE => self.tell_rule(netdev, data)?,
+            GRXCLSRLALL => self.list_rules(netdev, data)?,
+            SRXCLSRLDEL => self.del_rule(netdev, data)?,
+            SRXCLSRLINS => self.add_rule(netdev, data)?,
             _ => return Err(Errno::ENOTTY),
         }
-        Ok(data)
+        Ok(())
     }
 
     /// struct ethtool_drvinfo
@@ -104,7 +173,14 @@ impl Played {
         let info = data.get_mut(4..SIZE).ok_or(Errno::EFAULT)?;
         info.fill(0);
         let firmware = self.vendor.running.first().map_or("", |(_, value)| *value);
-        let (bus, driver) = self.bus_and_driver(netdev.role);
+        // drivers/net/macvlan.c: macvlan_ethtool_get_drvinfo
+        let (bus, driver, firmware) = match netdev.macvlan {
+            true => (String::new(), "macvlan", ""),
+            false => {
+                let (bus, driver) = self.bus_and_driver(netdev.role);
+                (bus, driver, firmware)
+            }
+        };
         for (at, text) in [
             (DRIVER, driver),
             (FIRMWARE, firmware),
@@ -113,7 +189,10 @@ impl Played {
             let text = text.as_bytes();
             put(data, at, &text[..text.len().min(31)])?;
         }
-        let count = self.stat_names(netdev).len() as u32;
+        let count = match netdev.macvlan {
+            true => 0,
+            false => self.stat_names(netdev).len() as u32,
+        };
         put(data, STATS_COUNT, &count.to_ne_bytes())
     }
 

@@ -3,15 +3,23 @@
 //!
 //! | file | what lives there |
 //! |---|---|
+//! | `features` | the feature that the netdev has not |
 //! | `ioctl` | SIOCETHTOOL's commands (linux/ethtool.h) |
 //! | `netlink` | the requests of the generic family `ethtool` (linux/ethtool_netlink.h) |
+//! | `ntuple` | rules that choose a queue |
 //! | `rss` | indirection table, key and hashed fields |
 //! | `stats` | statistics under the names of the driver |
 
+mod features;
 mod ioctl;
 mod netlink;
+mod ntuple;
 mod rss;
 mod stats;
+
+pub use ntuple::Given;
+
+pub use features::number as l2_forwarding_number;
 
 use super::played::{Played, Role};
 use crate::nic::spec::ChannelChange;
@@ -23,6 +31,9 @@ use nix::net::if_::if_nametoindex;
 /// A netdev of the NIC's, for ethtool.
 struct Netdev {
     role: Role,
+    /// A macvlan device, of which ethtool knows little (drivers/net/macvlan.c:
+    /// macvlan_ethtool_ops).
+    macvlan: bool,
     /// Of a function's own netdev.
     channel: Option<ChannelName>,
     /// Queue pairs it can have.
@@ -39,25 +50,37 @@ impl Played {
             (index, _) => index,
         };
         let role = self.visible_role(ifindex).ok_or(Errno::ENODEV)?;
+        Ok(self.netdev_of_role(role))
+    }
+
+    fn netdev_of_role(&self, role: Role) -> Netdev {
+        let macvlan = self.macvlan_mode(role).is_some();
         let function = match role {
-            Role::Function(port) => self.functions.get(port),
+            Role::Function(port) if !macvlan => self.functions.get(port),
             _ => None,
         };
-        Ok(match function {
+        match function {
             Some(function) => Netdev {
                 role,
+                macvlan,
                 channel: Some(function.channel.clone()),
                 most: self.config.function_queues,
                 used: function.used_queues,
             },
-            // Representors and the wire have one.
-            None => Netdev {
-                role,
-                channel: None,
-                most: 1,
-                used: 1,
-            },
-        })
+            None => {
+                let queues = match role {
+                    Role::Uplink => self.vendor.pf_queues,
+                    _ => 1,
+                };
+                Netdev {
+                    role,
+                    macvlan,
+                    channel: None,
+                    most: queues,
+                    used: queues,
+                }
+            }
+        }
     }
 
     /// What a function's packets are spread by.
@@ -90,7 +113,11 @@ impl Played {
             return Err(Errno::EINVAL);
         }
         let Some(channel) = &netdev.channel else {
-            return Ok(());
+            // The physical function's are not the emulator's: the host is no port of its switch.
+            return match count == netdev.used {
+                true => Ok(()),
+                false => Err(Errno::EOPNOTSUPP),
+            };
         };
         let table = RssSettings::even(RssKey::MICROSOFT, count).table().to_vec();
         let change = RssChange {

@@ -6,13 +6,31 @@ use crate::netlink::played::Played;
 use crate::netlink::refuse;
 use chanio_netlink::ethtool::{Channels, Ethtool, Header, command};
 use chanio_netlink::genl;
-use chanio_netlink::kernel::{Refusal, Reply};
+use chanio_netlink::kernel::{Client, Refusal, Reply};
 use chanio_netlink::message::{Message, NLM_F_DUMP};
 use nix::errno::Errno;
 
 impl Played {
-    /// Answers a request if it is the driver's to answer.
-    pub fn ethtool_request(&mut self, request: &Message) -> Option<Result<Reply, Refusal>> {
+    /// Answers a request: the real kernel does what is not the driver's.
+    pub fn ethtool_request(
+        &mut self,
+        client: &Client,
+        request: &Message,
+    ) -> Result<Reply, Refusal> {
+        let number = request.payload.first().copied().unwrap_or(0);
+        match number {
+            command::FEATURES_GET => return self.tell_features(client, request),
+            command::FEATURES_SET => return self.set_features(client, request),
+            _ => {}
+        }
+        match self.channels_request(request) {
+            Some(answer) => answer,
+            None => self.generic.ask(request, client.strict),
+        }
+    }
+
+    /// Answers a request about channels; none: it is about something else.
+    fn channels_request(&mut self, request: &Message) -> Option<Result<Reply, Refusal>> {
         let (header, _) = genl::Header::parse(&request.payload).ok()?;
         if request.flags & NLM_F_DUMP == NLM_F_DUMP {
             return None;
@@ -32,6 +50,9 @@ impl Played {
             Err(Errno::ENODEV) => return None,
             Err(errno) => return Some(Err(Refusal::errno(errno as i32))),
         };
+        if netdev.macvlan {
+            return Some(Err(refuse::unsupported()));
+        }
         Some(match header.command {
             command::CHANNELS_GET => tell_channels(request.kind, &asked, &netdev),
             _ => self.set_channels(&asked, &netdev),

@@ -1,6 +1,7 @@
 //! Links: what the kernel tells of the netdevs, and what the driver adds.
 
 use super::GET_LINK;
+use crate::netlink::host::Host;
 use crate::netlink::played::{Played, Role};
 use crate::netlink::table::Kind;
 use chanio_model::Mac;
@@ -13,12 +14,12 @@ use nix::net::if_::if_nametoindex;
 const HEADER_LEN: usize = 16;
 
 /// IFLA_* (linux/if_link.h); of most only the number matters here.
-static IFLA: AttrSet = AttrSet {
+pub(super) static IFLA: AttrSet = AttrSet {
     prefix: "IFLA_",
     names: &[],
 };
 const ADDRESS: u16 = libc::IFLA_ADDRESS;
-const IFNAME: u16 = libc::IFLA_IFNAME;
+pub(super) const IFNAME: u16 = libc::IFLA_IFNAME;
 const LINKINFO: u16 = libc::IFLA_LINKINFO;
 const NUM_VF: u16 = libc::IFLA_NUM_VF;
 pub const VFINFO_LIST: u16 = libc::IFLA_VFINFO_LIST;
@@ -41,7 +42,7 @@ const TYPE_MASK: u16 = 0x3fff;
 /// A message about a link, taken apart.
 pub struct Link<'a> {
     header: &'a [u8],
-    attributes: Table<'a>,
+    pub(super) attributes: Table<'a>,
 }
 
 impl<'a> Link<'a> {
@@ -60,7 +61,7 @@ impl<'a> Link<'a> {
     }
 
     /// The index it names, or that of the name it names.
-    fn ifindex(&self) -> Result<u32, Refusal> {
+    pub(super) fn ifindex(&self) -> Result<u32, Refusal> {
         let bytes = [
             self.header[4],
             self.header[5],
@@ -79,7 +80,11 @@ impl<'a> Link<'a> {
     }
 
     /// The same without these attributes, and with others behind.
-    fn rebuilt(&self, without: &[u16], more: &[(u16, Vec<u8>)]) -> Result<Vec<u8>, Refusal> {
+    pub(super) fn rebuilt(
+        &self,
+        without: &[u16],
+        more: &[(u16, Vec<u8>)],
+    ) -> Result<Vec<u8>, Refusal> {
         let mut out = Writer::new();
         out.bytes(self.header);
         for attr in self.attributes.iter() {
@@ -174,15 +179,21 @@ impl Played {
             more.push((PHYS_PORT_NAME, text(&name)));
             more.push((PHYS_SWITCH_ID, self.switch_id().to_vec()));
         }
-        let (bus, device) = self.parent(role);
-        more.push((PARENT_DEV_NAME, text(&device)));
-        more.push((PARENT_DEV_BUS_NAME, text(bus)));
+        let mut without = vec![LINKINFO, NUM_VF];
+        if let Some(mode) = self.macvlan_mode(role) {
+            more.extend(self.macvlan_info(mode)?);
+            without.push(libc::IFLA_LINK);
+        } else {
+            let (bus, device) = self.parent(role);
+            more.push((PARENT_DEV_NAME, text(&device)));
+            more.push((PARENT_DEV_BUS_NAME, text(bus)));
+        }
         if role == Role::Uplink && mask & FILTER_VF != 0 {
             more.push((NUM_VF, (self.vfs().count() as u32).to_ne_bytes().to_vec()));
             more.push((VFINFO_LIST, self.vf_list()?));
         }
         // What only a TAP says of itself.
-        let payload = link.rebuilt(&[LINKINFO, NUM_VF], &more)?;
+        let payload = link.rebuilt(&without, &more)?;
         Ok(Some(Message { payload, ..message }))
     }
 
@@ -200,6 +211,8 @@ impl Played {
                         return ("auxiliary", format!("{class}.{auxiliary}"));
                     }
                 }
+                // The device of the netdev below it; it has none itself.
+                Kind::Macvlan { .. } => {}
             }
         }
         ("pci", slot.to_string())
@@ -214,6 +227,11 @@ impl Played {
         let Some(link) = Link::parse(&request.payload)? else {
             return self.route.ask(request, client.strict);
         };
+        if request.kind == super::NEW_LINK
+            && let Some(made) = self.add_macvlan(client, request, &link)?
+        {
+            return Ok(made);
+        }
         let role = self.role(link.ifindex()?);
         if role.is_some_and(|role| self.is_hidden(role)) {
             return Err(Refusal::errno(libc::ENODEV));
@@ -260,20 +278,36 @@ impl Played {
     pub fn tell_link(&mut self, ifindex: u32) -> Result<(), Refusal> {
         /// RTNLGRP_LINK.
         const GROUP: u32 = 1;
-        let mut payload = vec![0; HEADER_LEN];
-        payload[4..8].copy_from_slice(&ifindex.to_ne_bytes());
-        let request = Message {
-            kind: GET_LINK,
-            flags: 1,
-            payload,
-            ..Message::default()
-        };
-        if let Reply::Answers(links) = self.get_link(&Client::default(), &request)? {
+        let question = question(ifindex);
+        if let Reply::Answers(links) = self.get_link(&Client::default(), &question)? {
             for link in links {
                 self.tell_route(GROUP, link);
             }
         }
         Ok(())
+    }
+}
+
+/// The address of the netdev of this name.
+pub fn address_of(host: &mut Host, name: &str) -> Option<Mac> {
+    let ifindex = if_nametoindex(name).ok()?;
+    let Reply::Answers(told) = host.ask(&question(ifindex), false).ok()? else {
+        return None;
+    };
+    let link = Link::parse(&told.first()?.payload).ok()??;
+    let address = link.attributes.get::<[u8; 6]>(ADDRESS).ok()?;
+    address.map(Mac)
+}
+
+/// RTM_GETLINK of one netdev.
+pub(super) fn question(ifindex: u32) -> Message {
+    let mut payload = vec![0; HEADER_LEN];
+    payload[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+    Message {
+        kind: GET_LINK,
+        flags: 1,
+        payload,
+        ..Message::default()
     }
 }
 

@@ -5,11 +5,12 @@
 mod filters;
 mod installed;
 mod links;
+mod macvlans;
 mod neighbours;
 mod vfs;
 
 pub use installed::Filters;
-pub use links::LinkNews;
+pub use links::{LinkNews, address_of};
 pub use neighbours::Addresses;
 
 use super::played::Played;
@@ -27,6 +28,7 @@ impl Played {
         match request.kind {
             GET_LINK => self.get_link(client, request),
             NEW_LINK | SET_LINK => self.set_link(client, request),
+            libc::RTM_DELLINK => self.del_link(client, request),
             NEW_FILTER => self.add_filter(client, request),
             DEL_FILTER => self.del_filter(client, request),
             GET_FILTER => self.get_filter(client, request),

@@ -1,17 +1,22 @@
-//! The backend for `chanio-emu`: gRPC over its control socket.
+//! The backend for `chanio-emu`: gRPC over its control socket. `channels` and `rules` turn what is
+//! asked and told into the API's messages and back.
 
+mod channels;
+mod rules;
+
+use crate::feature::{Feature, cannot, refuse};
 use crate::nic::*;
 use crate::{DeviceError, Nic};
+use chanio_emu::control::proto;
 use chanio_emu::control::proto::control_client::ControlClient;
-use chanio_emu::control::proto::{self, attach::Kind};
 use chanio_emu::nic::spec::Attach;
-use chanio_model::Mac;
-use chanio_model::eswitch::ReceiveChange;
 use chanio_model::flow::text;
 use chanio_model::profile::{self, Profile};
 use chanio_model::rate::RateChange;
-use chanio_model::rss::RssChange;
-use std::collections::BTreeMap;
+use channels::{
+    channel, channel_spec, check_said, eswitch, rate, rate_change, receive, rss_change, some,
+};
+use rules::{captured, connection, flow, kernel_rule, trace_step, vport_stats};
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
@@ -90,6 +95,14 @@ impl Emulator {
         Ok(items)
     }
 
+    /// Refuses what is asked for of what an emulator has not.
+    fn must_have(&self, feature: Feature, asked: bool) -> Result<(), DeviceError> {
+        match asked {
+            true => Err(refuse(self, feature)),
+            false => Ok(()),
+        }
+    }
+
     fn refusal(&self, status: &Status) -> DeviceError {
         match status.code() {
             tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled => {
@@ -110,6 +123,18 @@ impl Emulator {
 }
 
 impl Nic for Emulator {
+    fn why_not(&self, feature: Feature) -> Option<String> {
+        let why = match feature {
+            Feature::Function => "an emulator's channel is a vhost-user device or a TAP",
+            Feature::Roce => "an emulator has no RDMA",
+            Feature::SetQueues => {
+                "how many of its queues a channel uses is for its driver to say: ethtool -L there"
+            }
+            _ => return None,
+        };
+        Some(why.to_owned())
+    }
+
     fn info(&mut self) -> Result<NicInfo, DeviceError> {
         let mut client = self.client.clone();
         let nic = self.call(client.get_nic(proto::GetNicRequest {}))?;
@@ -141,7 +166,7 @@ impl Nic for Emulator {
                 match_keys: profile.map_or_else(|| text::KEYS.split(", ").collect(), Profile::keys),
                 actions: profile
                     .map_or_else(|| text::ACTIONS.split(", ").collect(), Profile::actions),
-                cannot: BTreeMap::new(),
+                cannot: cannot(self),
             },
         })
     }
@@ -177,7 +202,11 @@ impl Nic for Emulator {
                 why: "an emulator's channel is a vhost-user device or a TAP".into(),
             });
         }
-        specs.iter().try_for_each(check_said)?;
+        for spec in &specs {
+            check_said(spec)?;
+            self.must_have(Feature::Function, spec.function.is_some())?;
+            self.must_have(Feature::Roce, spec.roce.is_some())?;
+        }
         let channels = specs.into_iter().map(channel_spec).collect();
         let mut client = self.client.clone();
         let made = self.list(client.add_channels(proto::AddChannelsRequest { channels }))?;
@@ -193,6 +222,7 @@ impl Nic for Emulator {
     }
 
     fn set_channel(&mut self, name: &str, change: ChannelChange) -> Result<Channel, DeviceError> {
+        self.must_have(Feature::SetQueues, change.queues.is_some())?;
         let request = proto::SetChannelRequest {
             name: name.to_owned(),
             mac: change.mac,
@@ -420,349 +450,4 @@ impl Nic for Emulator {
         });
         ended.map_err(|status| self.refusal(&status))
     }
-}
-
-/// An empty string means there is none.
-fn some(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
-}
-
-fn eswitch(e: &proto::Eswitch) -> Eswitch {
-    Eswitch {
-        mode: match e.mode() {
-            proto::EswitchMode::Switchdev => "switchdev",
-            proto::EswitchMode::Legacy | proto::EswitchMode::Unspecified => "legacy",
-        },
-        vepa: e.vepa,
-        ageing_secs: e.ageing_secs,
-        flows: e.flows,
-        fdb_entries: e.fdb_entries,
-        tunnel_ports: some(e.tunnel_ports.clone()),
-        uplink_block: Some(e.uplink_block).filter(|block| *block != 0),
-        kernel_overruns: e.kernel_overruns,
-    }
-}
-
-/// On the wire 0 means that nothing was said, and the device's default; here it was said.
-fn check_said(spec: &ChannelSpec) -> Result<(), DeviceError> {
-    let zero = |field, allowed| DeviceError::Refused {
-        reason: format!("{field}: 0 is not allowed, must be {allowed}"),
-    };
-    match spec {
-        ChannelSpec { queues: 0, .. } => Err(zero("queues", "1 to 256")),
-        ChannelSpec { mtu: 0, .. } => Err(zero("mtu", "68 to 9500")),
-        _ => Ok(()),
-    }
-}
-
-fn channel_spec(spec: ChannelSpec) -> proto::ChannelSpec {
-    let kind = match spec.attach {
-        // None comes here: see add_channels.
-        Attach::VhostUser | Attach::Nothing => Kind::VhostUser(proto::attach::VhostUser {}),
-        Attach::VhostUserClient { path } => Kind::VhostUserClient(proto::attach::VhostUserClient {
-            path: path.display().to_string(),
-        }),
-        Attach::Tap {
-            netns,
-            ifname,
-            addresses,
-        } => Kind::Tap(proto::attach::Tap {
-            netns,
-            ifname: ifname.unwrap_or_default(),
-            addresses: addresses.iter().map(ToString::to_string).collect(),
-        }),
-    };
-    proto::ChannelSpec {
-        name: spec.name,
-        queues: spec.queues.into(),
-        mac: spec.mac.unwrap_or_default(),
-        vlan: spec.vlan.into(),
-        mtu: spec.mtu.into(),
-        spoofchk: spec.spoofchk,
-        trust: spec.trust,
-        link_down: !spec.link_up,
-        rss: spec.rss.map(rss_change),
-        lro: spec.lro,
-        block: spec.block.into(),
-        receive: Some(receive(spec.receive)),
-        attach: Some(proto::Attach { kind: Some(kind) }),
-    }
-}
-
-fn receive(change: ReceiveChange) -> proto::Receive {
-    let texts = |macs: Vec<Mac>| macs.iter().map(Mac::to_string).collect();
-    proto::Receive {
-        promisc: change.promisc,
-        allmulti: change.allmulti,
-        add_macs: texts(change.add),
-        del_macs: texts(change.del),
-        vlan_filter: change
-            .vlans
-            .map(|set| set.map_or(String::new(), |set| set.to_string())),
-    }
-}
-
-fn channel(c: proto::Channel) -> Channel {
-    let state = match c.state() {
-        proto::ChannelState::Disconnected => "disconnected",
-        proto::ChannelState::Connected => "connected",
-        proto::ChannelState::Running => "running",
-        proto::ChannelState::Faulted => "faulted",
-        proto::ChannelState::Unspecified => "unknown",
-    };
-    let spec = c.spec.unwrap_or_default();
-    let attach = match spec.attach.and_then(|a| a.kind) {
-        Some(Kind::Tap(tap)) => {
-            let ifname = if tap.ifname.is_empty() {
-                "eth0"
-            } else {
-                &tap.ifname
-            };
-            format!("tap:{}:{ifname}", tap.netns)
-        }
-        Some(Kind::VhostUserClient(client)) => format!("vhost-user-client:{}", client.path),
-        Some(Kind::VhostUser(_)) | None => "vhost-user".into(),
-    };
-    let receive = spec.receive.unwrap_or_default();
-    Channel {
-        block: (spec.block != 0).then_some(spec.block),
-        more_macs: receive.add_macs,
-        promisc: receive.promisc.unwrap_or(true),
-        allmulti: receive.allmulti.unwrap_or(false),
-        vlan_filter: receive.vlan_filter.and_then(some),
-        name: spec.name,
-        vport: c.vport,
-        mac: c.mac,
-        queues: spec.queues,
-        active_queues: c.active_queues,
-        vlan: (spec.vlan != 0).then_some(spec.vlan),
-        mtu: spec.mtu,
-        spoofchk: spec.spoofchk,
-        trust: spec.trust,
-        lro: spec.lro,
-        link: if spec.link_down { "down" } else { "up" },
-        attach,
-        representor: some(c.representor),
-        socket: some(c.socket),
-        state,
-        fault: some(c.fault),
-        features: format!("{:#x}", c.features),
-        rss: c.rss.map(rss),
-    }
-}
-
-fn rate_change(name: &str, change: RateChange) -> proto::RateChange {
-    let parent = change.parent;
-    proto::RateChange {
-        name: name.to_owned(),
-        tx_share: change.tx_share,
-        tx_max: change.tx_max,
-        tx_priority: change.tx_priority,
-        tx_weight: change.tx_weight,
-        parent: parent.map(|name| name.map_or_else(String::new, |name| name.to_string())),
-    }
-}
-
-fn rate(rate: proto::Rate) -> Rate {
-    Rate {
-        name: rate.name,
-        kind: if rate.node { "node" } else { "leaf" },
-        tx_share: rate.tx_share,
-        tx_max: rate.tx_max,
-        tx_priority: rate.tx_priority,
-        tx_weight: rate.tx_weight,
-        parent: some(rate.parent),
-    }
-}
-
-fn rss_change(change: RssChange) -> proto::Rss {
-    let table = change.table.unwrap_or_default();
-    proto::Rss {
-        off: change.off,
-        hash_types: change.types.map(|types| types.to_string()),
-        key: change.key.map(|key| key.to_string()),
-        table: table.into_iter().map(u32::from).collect(),
-        unclassified: change.unclassified.map(u32::from),
-    }
-}
-
-fn rss(rss: proto::Rss) -> Rss {
-    let types = rss.hash_types.unwrap_or_default();
-    let types = types.split(',').filter(|name| *name != "none");
-    Rss {
-        hash_types: types.map(str::to_owned).collect(),
-        key: rss.key.unwrap_or_default(),
-        table: rss.table,
-        unclassified: rss.unclassified.unwrap_or_default(),
-    }
-}
-
-/// Key and value as they stand in the text, and the actions behind them.
-fn flow(f: proto::Flow) -> Flow {
-    let mut parts = f.rule.split(" action ");
-    let mut matches = BTreeMap::new();
-    let mut words = parts.next().unwrap_or_default().split_whitespace();
-    while let Some(key) = words.next() {
-        let Some(value) = words.next() else { break };
-        if !matches!(key, "chain" | "prio" | "cookie" | "idle_timeout") {
-            matches.insert(key.to_owned(), value.to_owned());
-        }
-    }
-    let actions = parts.map(str::to_owned).collect();
-    let seen = |a: proto::FlowAction| FlowAction {
-        action: a.action,
-        packets: a.packets,
-        bytes: a.bytes,
-        idle_ns: a.idle_ns,
-    };
-    Flow {
-        id: f.id,
-        rule: f.rule,
-        priority: f.priority,
-        cookie: f.cookie,
-        matches,
-        actions,
-        packets: f.packets,
-        bytes: f.bytes,
-        idle_ns: f.idle_ns,
-        chain: f.chain,
-        action_stats: f.actions.into_iter().map(seen).collect(),
-    }
-}
-
-/// In the names that drivers give `ethtool -S`.
-fn connection(c: proto::Connection) -> Connection {
-    let side = |side: Option<proto::ConnectionSide>| {
-        let side = side.unwrap_or_default();
-        ConnectionSide {
-            src: side.src,
-            dst: side.dst,
-            src_port: side.src_port,
-            dst_port: side.dst_port,
-            packets: side.packets,
-            bytes: side.bytes,
-        }
-    };
-    Connection {
-        id: c.id,
-        zone: c.zone,
-        protocol: c.protocol,
-        state: some(c.state),
-        original: side(c.original),
-        reply: side(c.reply),
-        seen_reply: c.seen_reply,
-        assured: c.assured,
-        offloaded: c.offloaded,
-        expires_ns: c.expires_ns,
-        mark: c.mark,
-        label: c.label,
-    }
-}
-
-fn kernel_rule(rule: proto::KernelRule) -> KernelRule {
-    KernelRule {
-        place: rule.place,
-        kind: rule.kind,
-        chain: rule.chain,
-        priority: rule.priority,
-        handle: rule.handle,
-        protocol: rule.protocol,
-        rule: some(rule.rule),
-        ports: rule.ports,
-        in_hw_count: rule.in_hw,
-        why_not: some(rule.why_not),
-        ids: rule.ids,
-        packets: rule.packets,
-        bytes: rule.bytes,
-        idle_ns: rule.idle_ns,
-    }
-}
-
-fn queue_stats(queues: &[proto::QueueStats]) -> BTreeMap<String, u64> {
-    let mut all = BTreeMap::new();
-    for (number, queue) in queues.iter().enumerate() {
-        for (direction, count) in [("rx", &queue.rx), ("tx", &queue.tx)] {
-            let count = count.unwrap_or_default();
-            all.insert(format!("{direction}_queue_{number}_packets"), count.packets);
-            all.insert(format!("{direction}_queue_{number}_bytes"), count.bytes);
-        }
-    }
-    all
-}
-
-fn vport_stats(s: proto::VportStats) -> VportStats {
-    let (tx, rx) = (s.tx.unwrap_or_default(), s.rx.unwrap_or_default());
-    let (to_host, from_host) = (
-        s.representor_rx.unwrap_or_default(),
-        s.representor_tx.unwrap_or_default(),
-    );
-    VportStats {
-        vport: s.vport,
-        name: s.name,
-        tx_packets: tx.packets,
-        tx_bytes: tx.bytes,
-        rx_packets: rx.packets,
-        rx_bytes: rx.bytes,
-        drops: s
-            .drops
-            .iter()
-            .map(|d| (d.reason.clone(), d.packets))
-            .collect(),
-        representor: some(s.representor).map(|name| RepresentorStats {
-            name,
-            rx_packets: to_host.packets,
-            rx_bytes: to_host.bytes,
-            tx_packets: from_host.packets,
-            tx_bytes: from_host.bytes,
-        }),
-        queues: queue_stats(&s.queues),
-        explanations: s
-            .drops
-            .into_iter()
-            .map(|d| (d.reason, d.explanation))
-            .collect(),
-    }
-}
-
-fn captured(f: proto::CapturedFrame) -> CapturedFrame {
-    CapturedFrame {
-        at_ns: f.at_ns,
-        port: f.port,
-        point: f.point,
-        queue: f.queue,
-        len: f.len,
-        data: f.data,
-        reason: some(f.reason),
-        rule: f.rule,
-        missed: f.missed,
-        no_rule_in: f.no_rule_in,
-    }
-}
-
-/// `None`: of a kind that only a newer emulator knows.
-fn trace_step(step: proto::TraceStep) -> Option<TraceStep> {
-    use proto::trace_step::Step;
-    Some(match step.step? {
-        Step::Lookup(l) => TraceStep::Lookup {
-            chain: l.chain,
-            headers: l.headers,
-            rule: l.rule,
-            rule_text: some(l.rule_text),
-        },
-        Step::Action(action) => TraceStep::Action { action },
-        Step::Rewritten(r) => TraceStep::Rewritten {
-            head: r.head,
-            len: r.len,
-        },
-        Step::Output(o) => TraceStep::Output {
-            port: o.port,
-            representor: o.representor,
-            head: o.head,
-        },
-        Step::Lost(l) => TraceStep::Lost {
-            port: l.port,
-            reason: l.reason,
-            explanation: l.explanation,
-        },
-    })
 }

@@ -1,119 +1,20 @@
-//! `pci/SLOT`: subfunctions and virtual functions, on an emulator that plays the kernel.
+//! `pci/SLOT`: subfunctions, virtual functions and macvlan devices, on an emulator that plays the
+//! kernel.
 
-use chanio::device::open_over;
-use chanio::nic::{Channel, ChannelChange, ChannelSpec, EswitchChange};
-use chanio::transport::{Effect, Faults, Played, Transport, When};
-use chanio::{DeviceAddress, DeviceError, Nic};
+mod bed;
+mod bytes;
+mod macvlan;
+mod ntuple;
+mod proxy;
+mod spread;
+
+use bed::{Bed, SLOT, spec};
+use chanio::Nic;
+use chanio::nic::{ChannelChange, ChannelSpec, EswitchChange};
+use chanio::transport::{Effect, Transport, When};
 use chanio_emu::nic::spec::Attach;
-use chanio_testbed::emulator::Emulator;
-use chanio_testbed::netns::{Netns, isolate, netdev_state};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-const SLOT: &str = "0000:03:00.0";
-
-struct Bed {
-    faults: Faults,
-    containers: [Netns; 2],
-    _emulator: Emulator,
-    _dir: tempfile::TempDir,
-}
-
-impl Bed {
-    fn new(profile: &str) -> Self {
-        Self::with(profile, 64)
-    }
-
-    fn with(profile: &str, queues: usize) -> Self {
-        isolate();
-        let dir = tempfile::tempdir().unwrap();
-        let options =
-            format!("--queues {queues} --netlink --function-queues 2 --profile {profile}");
-        let emulator = Emulator::start(dir.path(), &options);
-        let played = Played::find(emulator.run_dir()).unwrap();
-        Bed {
-            faults: Faults::around(Arc::new(played)),
-            containers: [Netns::new("a"), Netns::new("b")],
-            _emulator: emulator,
-            _dir: dir,
-        }
-    }
-
-    fn open(&self) -> Box<dyn Nic> {
-        let address: DeviceAddress = format!("pci/{SLOT}").parse().unwrap();
-        open_over(&address, Arc::new(self.faults.clone())).unwrap()
-    }
-
-    /// All that a channel that failed could leave behind.
-    fn snapshot(&self) -> String {
-        self.faults.clear();
-        let mut nic = self.open();
-        let vfs = format!("/sys/bus/pci/devices/{SLOT}/sriov_numvfs");
-        let vfs = self.faults.read(Path::new(&vfs)).unwrap();
-        let channels = serde_json::to_string(&nic.channels(&[]).unwrap()).unwrap();
-        let representors = serde_json::to_string(&nic.representors().unwrap()).unwrap();
-        let containers: Vec<_> = self.containers.iter().collect();
-        format!(
-            "{vfs:?}\n{channels}\n{representors}\n{}",
-            netdev_state(&containers)
-        )
-    }
-
-    /// Refuses each step of it in turn; how many there were, and what came of it in the end.
-    fn refuse_each_step(
-        &self,
-        add: impl Fn(&mut dyn Nic) -> Result<Vec<Channel>, DeviceError>,
-    ) -> (usize, Vec<Channel>) {
-        let before = self.snapshot();
-        for step in 0.. {
-            self.faults.clear();
-            let mut nic = self.open();
-            self.faults.clear();
-            self.faults.set_patience(Duration::from_secs(2));
-            let refusal = Effect::Refuse {
-                errno: 28,
-                text: Some("injected".into()),
-            };
-            self.faults.plan(When::Nth(step), refusal);
-            let done = add(&mut *nic);
-            let seen = self.faults.seen();
-            if seen.len() <= step {
-                self.faults.clear();
-                return (step, done.unwrap());
-            }
-            let error = done
-                .err()
-                .unwrap_or_else(|| panic!("nobody said so: {:?}", seen[step]));
-            let text = error.to_string();
-            assert!(
-                !text.contains("could not be undone"),
-                "{:?}: {text}",
-                seen[step]
-            );
-            assert_eq!(self.snapshot(), before, "after {:?}", seen[step]);
-        }
-        unreachable!()
-    }
-}
-
-fn spec(name: &str, netns: &str, address: &str) -> ChannelSpec {
-    ChannelSpec {
-        name: name.into(),
-        queues: 2,
-        mac: None,
-        vlan: 0,
-        mtu: 1400,
-        spoofchk: false,
-        trust: false,
-        lro: false,
-        link_up: true,
-        rss: None,
-        block: 0,
-        receive: Default::default(),
-        attach: Attach::tap(netns, "", vec![address.parse().unwrap()]).unwrap(),
-    }
-}
 
 fn switchdev(on: bool) -> EswitchChange {
     EswitchChange {
@@ -401,7 +302,7 @@ fn the_switch_follows_what_a_container_does_to_its_netdev() {
     let there = |name: &str| -> (u64, String) {
         // Whoever asks the kernel that is played finds it done.
         nic_list(&bed);
-        let channels = bed._emulator.json("channel show");
+        let channels = bed.emulator.json("channel show");
         let channels = channels.as_array().unwrap().iter();
         let mut named = channels.filter(|c| c["name"] == name);
         let channel = named.next().unwrap();
