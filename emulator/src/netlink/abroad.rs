@@ -137,6 +137,10 @@ impl Played {
         let Some(function) = self.functions.get(port) else {
             return;
         };
+        // Before its driver has come, what is told is how it was made.
+        if function.auxiliary().is_none() {
+            return;
+        }
         let owned = function.hw_addr.is_some();
         let channel = function.channel.clone();
         let Ok(info) = self.nic.channel(channel.as_str()) else {
