@@ -98,7 +98,7 @@ const CASES: [&str; 12] = [
     "tables.block",
 ];
 
-/// What tc cannot say: names, and how the reason begins.
+/// What tc cannot say: names, and what is in the reason.
 const CANNOT: [(&str, &str); 3] = [
     (
         "match.vlan_id.any_tpid",
@@ -128,7 +128,7 @@ fn the_kernels_rules_are_what_the_suite_holds_every_device_to() {
         let cannot = CANNOT.iter().find(|(name, _)| case.name == *name);
         match (&case.outcome, cannot) {
             (Outcome::Passed, None) => false,
-            (Outcome::NotSupported { why }, Some((_, reason))) => !why.starts_with(reason),
+            (Outcome::NotSupported { why }, Some((_, reason))) => !why.contains(reason),
             _ => true,
         }
     });

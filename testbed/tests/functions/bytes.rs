@@ -101,13 +101,15 @@ type Attributes = Vec<(u16, Vec<Vec<u8>>)>;
 /// The attributes of a message in order of their bytes, without padding, nests in the same way:
 /// those that say that they are some, and of these kinds.
 fn attributes(mut bytes: &[u8], nests: &[u16]) -> Attributes {
+    // IFLA_INFO_DATA, which ip(8) does not say to be a nest. Elsewhere 2 is something else.
+    let inner: &[u16] = if nests.is_empty() { &[] } else { &[2] };
     let mut all = Vec::new();
     while let [l0, l1, k0, k1, ..] = *bytes {
         let length = usize::from(u16::from_ne_bytes([l0, l1]));
         let (kind, flagged) = (u16::from_ne_bytes([k0, k1]) & 0x3fff, k1 & 0x80 != 0);
         let value = &bytes[4..length];
         let content = match flagged || nests.contains(&kind) {
-            true => attributes(value, &[2])
+            true => attributes(value, inner)
                 .into_iter()
                 .map(|(kind, value)| [&kind.to_ne_bytes(), &*value.concat()].concat())
                 .collect(),
