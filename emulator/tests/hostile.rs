@@ -155,3 +155,27 @@ fn requests_that_are_refused_change_nothing() {
         Err(Refused::ShuttingDown)
     ));
 }
+
+#[test]
+fn a_channel_that_sends_to_its_own_bad_receive_ring_is_stopped_alone() {
+    let mut scene = Scene::new();
+    let (info, mut driver) = scene.bed.attached(spec("bad"), 0);
+    let to_itself = [Action::Redirect(info.vport)];
+    scene.bed.rule(1, from(info.vport), &to_itself);
+    let (ring, area) = driver.receive_ring();
+    // The index of the available ring, more than a lap ahead.
+    area.memory()
+        .write(ring.avail + 2, &1000u16.to_le_bytes())
+        .unwrap();
+    assert!(driver.send(&scene.hello).unwrap());
+    driver.flush().unwrap();
+    wait_for("the channel to be stopped", || {
+        scene.bed.nic.channel("bad").unwrap().state == ChannelState::Faulted
+    });
+    let fault = scene.bed.nic.channel("bad").unwrap().fault.unwrap();
+    assert!(
+        fault.starts_with("receive ring: available index jumped"),
+        "{fault}"
+    );
+    scene.others_run_on();
+}

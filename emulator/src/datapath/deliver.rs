@@ -91,8 +91,8 @@ impl<'b, 'a> Classified<'b, 'a> {
         self.frame(delivery).leaving(edited, delivery.vlan)
     }
 
-    /// The queue pair, of so many, that the frame goes to; [`NOWHERE`] if a rule drops it. A table may name pairs that do not run
-    /// now.
+    /// The queue pair, of so many, that the frame goes to; [`NOWHERE`] if a rule drops it. A table
+    /// may name pairs that do not run now.
     fn pair(&self, delivery: &Delivery, to: Spread<'_>) -> u16 {
         let pairs = to.pairs;
         let chosen = to.rules.and_then(|rules| {
@@ -177,20 +177,20 @@ impl Deliverer {
     }
 
     /// Deliver all; `from` is charged for what the host's side of a representor does not take.
-    /// What the last ring was given is still to be announced.
+    /// What is returned is still to be done.
     pub fn deliver<'c>(
         &mut self,
         deliveries: &[Delivery],
         burst: Classified<'_, '_>,
         from: &Port,
         config: &'c Config,
-    ) -> Option<Shown<'c>> {
-        let mut shown = None;
+    ) -> Left<'c> {
+        let mut left = Left::default();
         for share in deliveries.chunk_by(|a, b| a.dest == b.dest) {
-            self.announce(&mut shown);
+            self.announce(&mut left);
             match share[0].dest {
                 Dest::Vport(vport) => match config.port(vport) {
-                    Some(port) => self.give_port(share, burst, port, &mut shown),
+                    Some(port) => self.give_port(share, burst, port, &mut left),
                     None => self.all_lost(share, burst, from, DropReason::NoDestination),
                 },
                 Dest::Representor(vport) => match config.port(vport) {
@@ -199,15 +199,15 @@ impl Deliverer {
                 },
             }
         }
-        shown
+        left
     }
 
     /// Done with a ring, before there is another one: a worker never holds two of them, or two
     /// workers could wait for each other.
-    fn announce(&mut self, shown: &mut Option<Shown<'_>>) {
-        if let Some(shown) = shown.take() {
+    fn announce(&mut self, left: &mut Left<'_>) {
+        if left.shown.is_some() {
             full_fence();
-            shown.announce(&mut self.notifier);
+            left.announce(&mut self.notifier);
         }
     }
 
@@ -229,10 +229,10 @@ impl Deliverer {
         share: &[Delivery],
         burst: Classified<'_, '_>,
         port: &'c Port,
-        shown: &mut Option<Shown<'c>>,
+        left: &mut Left<'c>,
     ) {
         match &port.endpoint {
-            Endpoint::Rings(channel) => self.fill_rings(share, burst, (port, channel), shown),
+            Endpoint::Rings(channel) => self.fill_rings(share, burst, (port, channel), left),
             Endpoint::Netdev(netdev) => self.give_taps(share, burst, port, netdev),
             Endpoint::Uplink(Uplink::None) => {
                 self.all_lost(share, burst, port, DropReason::UplinkAbsent);
@@ -355,7 +355,7 @@ impl Deliverer {
         share: &[Delivery],
         burst: Classified<'_, '_>,
         (port, channel): (&Port, &'c Channel),
-        shown: &mut Option<Shown<'c>>,
+        left: &mut Left<'c>,
     ) {
         let pairs = channel.rx_pairs();
         let rss = (pairs > 1).then(|| channel.steering().spread()).flatten();
@@ -365,9 +365,9 @@ impl Deliverer {
             pairs,
         };
         self.by_pair(share, burst, spread, |this, share, pair| {
-            this.announce(shown);
+            this.announce(left);
             let ring = channel.rx(pair).filter(|_| pair < pairs);
-            *shown = this.fill_ring(share, burst, (port, channel), (pair, ring));
+            this.fill_ring(share, burst, (port, channel), (pair, ring), left);
         });
     }
 
@@ -375,12 +375,12 @@ impl Deliverer {
         &mut self,
         share: &[Delivery],
         burst: Classified<'_, '_>,
-        (port, channel): (&Port, &Channel),
+        (port, channel): (&Port, &'c Channel),
         (pair, ring): (u16, Option<RxGuard<'c>>),
-    ) -> Option<Shown<'c>> {
+        left: &mut Left<'c>,
+    ) {
         let Some(mut guard) = ring.filter(|g| g.is_some()) else {
-            self.all_lost(share, burst, port, DropReason::NotConnected);
-            return None;
+            return self.all_lost(share, burst, port, DropReason::NotConnected);
         };
         let queue = guard.as_mut().expect("filtered above");
         let report = queue.hash_report.then(|| channel.steering().report());
@@ -444,26 +444,38 @@ impl Deliverer {
         port.counters
             .count_locked_queue(pair, false, packets, bytes);
         drop(ring);
-        let mut shown = queue.ring.show().then_some(Shown(guard));
-        if let Some(fault) = fault {
-            self.announce(&mut shown);
-            channel.fault(format!("receive ring: {fault}"));
-        }
-        shown
+        left.shown = queue.ring.show().then_some(guard);
+        left.faults.extend(fault.map(|fault| (channel, fault)));
     }
 }
 
 type RxGuard<'c> = MutexGuard<'c, Option<Box<RxQueue>>>;
 
-/// A ring whose driver can see what it was given, and may have to be woken.
+/// What is still to be done once a burst is delivered.
+#[derive(Default)]
 #[must_use]
-pub struct Shown<'c>(RxGuard<'c>);
+pub struct Left<'c> {
+    /// The last ring, whose driver can see what it was given and may have to be woken.
+    shown: Option<RxGuard<'c>>,
+    /// Channels that are to be stopped.
+    faults: Vec<(&'c Channel, RingFault)>,
+}
 
-impl Shown<'_> {
-    /// Wakes the driver if it asks for that. A fence comes before this.
-    pub fn announce(mut self, notifier: &mut Notifier) {
-        if let Some(queue) = self.0.as_mut() {
+impl Left<'_> {
+    /// Lets go of the ring, and wakes its driver if it asks for that. A fence comes before this.
+    pub fn announce(&mut self, notifier: &mut Notifier) {
+        if let Some(queue) = self.shown.take().as_mut().and_then(|guard| guard.as_mut()) {
             queue.announce(notifier);
+        }
+    }
+
+    /// Stops the channels whose rings were bad. That takes all their rings' locks, so whoever
+    /// calls this holds none: it may be one of those, or that of a channel whose worker waits for
+    /// ours.
+    pub fn stop_faulty(self) {
+        drop(self.shown);
+        for (channel, fault) in self.faults {
+            channel.fault(format!("receive ring: {fault}"));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Datapath;
 use super::classify::{Arrival, Classifier, Delivery};
-use super::deliver::{Classified, Deliverer, Shown};
+use super::deliver::{Classified, Deliverer, Left};
 use super::frame::{Bytes, Frame, NO_SNAPSHOT, Snapshot};
 use super::published::Config;
 use super::source::Source;
@@ -156,6 +156,7 @@ impl Receiver {
         };
         let popped = queue.ring.pop_bytes(&mut self.burst, quota.bytes);
         let worked = !self.burst.is_empty();
+        let mut left = Left::default();
         if worked {
             queue.worked(context.now);
             let mut frames = ArrayVec::<Frame<'_>, BURST>::new();
@@ -171,16 +172,14 @@ impl Receiver {
             let counters = &context.port.counters;
             counters.count_locked_queue(pair, true, lengths.len() as u64, bytes);
             context.port.limiter.taken(&quota, lengths);
-            let shown = self.onward.forward(context, &mut frames);
+            left = self.onward.forward(context, &mut frames);
             drop(frames);
             queue.ring.push_read(&self.burst);
             queue.ring.show();
             // One barrier for both rings: it waits until all that was written has got there.
             full_fence();
             let notifier = &mut self.onward.deliverer.notifier;
-            if let Some(shown) = shown {
-                shown.announce(notifier);
-            }
+            left.announce(notifier);
             queue.announce(notifier);
         }
         self.burst.clear();
@@ -197,6 +196,7 @@ impl Receiver {
             })
         });
         drop(guard);
+        left.stop_faulty();
         progress.unwrap_or_else(|fault| {
             channel.fault(format!("transmit ring {pair}: {fault}"));
             Progress::Asleep
@@ -281,16 +281,16 @@ impl Onward {
                 Err(reason) => context.port.counters.lose(self.worker, reason, 1),
             }
         }
-        if let Some(shown) = self.forward(context, &mut frames) {
-            full_fence();
-            shown.announce(&mut self.deliverer.notifier);
-        }
+        let mut left = self.forward(context, &mut frames);
+        full_fence();
+        left.announce(&mut self.deliverer.notifier);
+        left.stop_faulty();
     }
 
-    /// What was shown to a last ring is to be announced by the caller, behind a fence.
-    fn forward<'c>(&mut self, context: Context<'c>, frames: &mut [Frame<'_>]) -> Option<Shown<'c>> {
+    /// What is returned is for the caller to do, behind a fence.
+    fn forward<'c>(&mut self, context: Context<'c>, frames: &mut [Frame<'_>]) -> Left<'c> {
         if frames.is_empty() {
-            return None;
+            return Left::default();
         }
         let Context {
             config,

@@ -395,6 +395,11 @@ impl Client {
         (self.tx.ring.config(), &self.area)
     }
 
+    /// The same of the receive ring.
+    pub fn receive_ring(&self) -> (RingConfig, &SharedArea) {
+        (self.rx.ring.config(), &self.area)
+    }
+
     /// Guest addresses of the transmit ring's buffers, each with a virtio-net header and a frame in
     /// it, for tests that rewrite what was sent.
     pub fn transmit_buffers(&self) -> Vec<u64> {
