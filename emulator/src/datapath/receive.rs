@@ -34,6 +34,15 @@ pub enum Progress {
     Asleep,
 }
 
+/// A round of the worker over its sources.
+#[derive(Clone, Copy)]
+pub struct Round {
+    /// When it began.
+    pub now: Nanos,
+    /// How long a busy ring is polled in vain before it sleeps.
+    pub linger: Nanos,
+}
+
 /// Which side of a port a frame entered by.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -95,7 +104,7 @@ impl Receiver {
         source: Source,
         config: &Config,
         datapath: &Datapath,
-        now: Nanos,
+        Round { now, linger }: Round,
     ) -> Progress {
         let (vport, origin, queue) = match source {
             Source::Queue(vport, pair) => (vport, Origin::Vport, Some(pair)),
@@ -122,7 +131,7 @@ impl Receiver {
                 None => Progress::Asleep,
             },
             (Source::Queue(_, pair), Endpoint::Rings(channel)) => {
-                self.serve_ring(context, channel, pair)
+                self.serve_ring(context, channel, pair, linger)
             }
             (Source::Queue(_, pair), Endpoint::Netdev(netdev)) => {
                 match netdev.queues.get(usize::from(pair)) {
@@ -138,7 +147,13 @@ impl Receiver {
         }
     }
 
-    fn serve_ring(&mut self, context: Context<'_>, channel: &Channel, pair: u16) -> Progress {
+    fn serve_ring(
+        &mut self,
+        context: Context<'_>,
+        channel: &Channel,
+        pair: u16,
+        linger: Nanos,
+    ) -> Progress {
         // Held until the burst is delivered: its payload is read from the guest's buffers.
         let Some(mut guard) = channel.tx(pair) else {
             return Progress::Asleep;
@@ -158,7 +173,7 @@ impl Receiver {
         let worked = !self.burst.is_empty();
         let mut left = Left::default();
         if worked {
-            queue.worked(context.now);
+            queue.worked(context.now, linger);
             let mut frames = ArrayVec::<Frame<'_>, BURST>::new();
             for (chain, snapshot) in self.burst.iter().zip(self.snapshots.iter_mut()) {
                 let bytes = Bytes::Guest(chain.readable());
@@ -187,7 +202,7 @@ impl Receiver {
             if worked {
                 return Ok(Progress::Worked);
             }
-            if queue.lingers(context.now) || !queue.has_kick() {
+            if queue.lingers(context.now, linger) || !queue.has_kick() {
                 return Ok(Progress::Idle);
             }
             Ok(match queue.ask()? {

@@ -6,7 +6,7 @@
 use super::Datapath;
 use super::balance::Balance;
 use super::published::Reader;
-use super::receive::{Progress, Receiver};
+use super::receive::{Progress, Receiver, Round};
 use super::source::Source;
 use super::waker::WAKE;
 use crate::port::{Endpoint, Uring};
@@ -24,6 +24,14 @@ use std::sync::atomic::Ordering;
 /// wait so long to be found, so it has to be far below the time that a ring is polled in vain: else
 /// two that answer each other take turns in falling asleep.
 const UNTIL_EPOLL: Nanos = 5_000;
+
+/// How long a ring is polled after its last packet before it sleeps. Long enough to bridge the
+/// gaps of a busy flow, short enough that a single request does not burn a core.
+const LINGER: Nanos = 500_000;
+
+/// In rounds, where those take long because many sources have much to send. Their drivers are as
+/// long about theirs; a ring that slept between would cost both sides a system call for each burst.
+const LINGER_ROUNDS: Nanos = 4;
 
 struct Active {
     source: Source,
@@ -50,6 +58,8 @@ pub struct Worker {
     /// How many were parked so far.
     parkings: u64,
     posts: Vec<u64>,
+    /// When the last round began, unless the worker goes to sleep behind it.
+    last_round: Option<Nanos>,
     receiver: Receiver,
     balance: Balance,
 }
@@ -70,6 +80,7 @@ impl Worker {
             parked: BinaryHeap::new(),
             parkings: 0,
             posts: Vec::new(),
+            last_round: None,
             receiver: Receiver::new(index, uring)?,
             balance: Balance::new(index),
         })
@@ -144,11 +155,15 @@ impl Worker {
         }
         self.datapath.scheduler.tick(now);
         self.unpark(now);
+        let took = self.last_round.map_or(0, |began| now - began);
+        let linger = LINGER.max(LINGER_ROUNDS * took);
         let config = self.reader.config();
         let mut i = 0;
         while i < self.active.len() {
             let Active { source, bursts } = &mut self.active[i];
-            let progress = self.receiver.serve(*source, config, &self.datapath, now);
+            let progress =
+                self.receiver
+                    .serve(*source, config, &self.datapath, Round { now, linger });
             if let Progress::Worked | Progress::Drained { worked: true } = progress {
                 *bursts += 1;
                 self.balance.worked();
@@ -169,6 +184,7 @@ impl Worker {
             }
             i += 1;
         }
+        self.last_round = (!self.active.is_empty()).then_some(now);
         now
     }
 

@@ -12,10 +12,6 @@ use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 
-/// How long a ring is polled after its last packet before it sleeps. Long enough to bridge the
-/// gaps of a busy flow, short enough that a single request does not burn a core.
-const LINGER: Nanos = 50_000;
-
 /// A ring that the driver sends on.
 pub struct TxQueue {
     /// The ring.
@@ -40,8 +36,9 @@ impl TxQueue {
 
     /// There was work `now`. A driver whose ring is polled from here on need not tell of more: that
     /// is a system call of its own for each burst.
-    pub fn worked(&mut self, now: Nanos) {
-        self.busy = now.saturating_sub(self.last_work) < LINGER;
+    /// With gaps below `linger` the ring is busy.
+    pub fn worked(&mut self, now: Nanos, linger: Nanos) {
+        self.busy = now.saturating_sub(self.last_work) < linger;
         self.last_work = now;
         if self.busy && self.asked {
             self.ring.disable_kicks();
@@ -58,10 +55,11 @@ impl TxQueue {
         self.ring.enable_kicks()
     }
 
-    /// Whether to poll it again though it is empty. A packet alone is no reason: of ten thousand
-    /// channels that send one now and then, each would cost far more than its packet.
-    pub fn lingers(&self, now: Nanos) -> bool {
-        self.busy && now.saturating_sub(self.last_work) < LINGER
+    /// Whether to poll it again though it is empty: for `linger` after its last packet, if it is
+    /// busy. A packet alone is no reason: of ten thousand channels that send one now and then, each
+    /// would cost far more than its packet.
+    pub fn lingers(&self, now: Nanos, linger: Nanos) -> bool {
+        self.busy && now.saturating_sub(self.last_work) < linger
     }
 
     /// Wakes the driver if it asks for that, after [`Ring::show`] and a fence.
@@ -537,21 +535,22 @@ mod tests {
                 busy: false,
                 asked: true,
             };
+            const LINGER: Nanos = 50_000;
             let mut now = 10 * LINGER;
             for _ in 0..3 {
                 assert_eq!(tx.ask(), Ok(false), "{options:?}");
                 assert!(send(&mut queue, &mut tx), "{options:?}: asleep");
-                tx.worked(now);
+                tx.worked(now, LINGER);
                 now += LINGER / 2;
                 send(&mut queue, &mut tx);
-                tx.worked(now);
+                tx.worked(now, LINGER);
                 for _ in 0..20 {
                     now += LINGER / 2;
                     assert!(!send(&mut queue, &mut tx), "{options:?}: polled");
-                    tx.worked(now);
+                    tx.worked(now, LINGER);
                 }
                 now += 10 * LINGER;
-                assert!(!tx.lingers(now));
+                assert!(!tx.lingers(now, LINGER));
             }
         }
     }
