@@ -8,7 +8,7 @@ use chanio_model::eswitch::{
     Arriving, Change, Fdb, FdbLimits, FlowCache, LearnOutcome, Meta, Mode, Outputs, RxFilter,
     RxMode, Switch, VlanSet, VportConfig,
 };
-use chanio_model::flow::{FlowKey, Rule, RuleSpec};
+use chanio_model::flow::{FlowKey, Origin, Rule, RuleSpec};
 use chanio_model::{Mac, RuleId, Vlan, VportId};
 use naive::{AGEING, Naive, Verdict};
 use proptest::collection::vec;
@@ -29,6 +29,7 @@ enum Step {
     Uplink(bool),
     AddRule(RuleId, RuleSpec),
     RemoveRule(RuleId),
+    RemoveRulesOf(Origin),
     Static(u16, Mac, VportId),
     /// Key, l3 length, time since the last one.
     Packet(FlowKey, u32, u64),
@@ -85,6 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => prop::bool::weighted(0.8).prop_map(Step::Uplink),
         2 => (rule(), common::spec(PORTS)).prop_map(|(id, spec)| Step::AddRule(id, spec)),
         1 => rule().prop_map(Step::RemoveRule),
+        1 => select(&[Origin::Control, Origin::Tc][..]).prop_map(Step::RemoveRulesOf),
         1 => (select(&[0u16, 5][..]), select(&common::MACS[..4]), port())
             .prop_map(|(vid, mac, id)| Step::Static(vid, mac, id)),
         20 => (common::key(PORTS + 1), len(), 0u64..15)
@@ -104,6 +106,7 @@ fn change(step: &Step) -> Option<Change> {
         Step::Uplink(present) => Change::SetUplink(present),
         Step::AddRule(id, spec) => Change::AddRule(Arc::new(Rule::new(id, spec, 1).unwrap())),
         Step::RemoveRule(id) => Change::RemoveRule(id),
+        Step::RemoveRulesOf(origin) => Change::RemoveRulesOf(origin),
         Step::Static(..) | Step::Packet(..) | Step::Host(..) => return None,
     })
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 enum Step {
     Add(RuleId, Origin, Box<RuleSpec>),
     Remove(RuleId),
+    RemoveAllOf(Origin),
 }
 
 const ORIGINS: [Origin; 3] = [Origin::Control, Origin::Tc, Origin::Bridge];
@@ -24,9 +25,10 @@ const ORIGINS: [Origin; 3] = [Origin::Control, Origin::Tc, Origin::Bridge];
 fn step() -> impl Strategy<Value = Step> {
     let id = || (0u64..60).prop_map(RuleId);
     prop_oneof![
-        3 => (id(), select(&ORIGINS), common::spec(4))
+        30 => (id(), select(&ORIGINS), common::spec(4))
             .prop_map(|(id, origin, spec)| Step::Add(id, origin, Box::new(spec))),
-        1 => id().prop_map(Step::Remove),
+        10 => id().prop_map(Step::Remove),
+        1 => select(&ORIGINS).prop_map(Step::RemoveAllOf),
     ]
 }
 
@@ -56,6 +58,11 @@ proptest! {
                     let removed = fast.remove(id);
                     prop_assert_eq!(found(removed.as_ref()), found(slow.remove(id).as_ref()));
                     removed.is_some()
+                }
+                Step::RemoveAllOf(origin) => {
+                    let gone = fast.remove_all_of(origin);
+                    prop_assert_eq!(gone, slow.remove_all_of(origin));
+                    gone > 0
                 }
             };
             prop_assert_eq!(fast.generation() != generation, changed);

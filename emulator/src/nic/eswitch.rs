@@ -60,8 +60,9 @@ impl Nic {
         }
         let mut changes = Vec::new();
         if mode_after != mode_now {
-            let rules = state.take_rules();
-            changes.extend(rules.keys().map(|id| model::Change::RemoveRule(*id)));
+            if !state.take_rules().is_empty() {
+                changes.push(model::Change::RemoveRulesOf(Origin::Control));
+            }
             let gone = state.kernel.clear().into_iter();
             changes.extend(gone.map(model::Change::RemoveRule));
             changes.push(model::Change::SetVepa(false));
@@ -251,9 +252,10 @@ impl Nic {
     pub fn flush_rules(&self) -> usize {
         let mut state = self.state.lock();
         let rules = state.take_rules();
-        let remove = |id: &RuleId| Change::Switch(model::Change::RemoveRule(*id));
-        self.datapath
-            .apply(&rules.keys().map(remove).collect::<Vec<_>>());
+        let remove = model::Change::RemoveRulesOf(Origin::Control);
+        self.datapath.apply(&[Change::Switch(remove)]);
+        // Freeing a million of them takes a while.
+        drop(state);
         rules.len()
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Mode, VportConfig};
 use crate::edit::TunnelPorts;
-use crate::flow::Rule;
+use crate::flow::{Origin, Rule};
 use crate::{RuleId, VportId};
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use std::sync::Arc;
 pub const MAX_VPORTS: u32 = 65_536;
 
 /// One change of a switch. Applying the same changes in the same order to two equal switches
-/// leaves them equal; none takes time in proportion to the number of vports or rules.
+/// leaves them equal; none but [`Change::RemoveRulesOf`] takes time in proportion to the number of
+/// vports or rules.
 #[derive(Clone, Debug)]
 pub enum Change {
     /// A new channel.
@@ -34,6 +35,8 @@ pub enum Change {
     ReplaceRule(Arc<Rule>),
     /// A rule goes.
     RemoveRule(RuleId),
+    /// All rules of one go, however many there are.
+    RemoveRulesOf(Origin),
     /// Which UDP ports are tunnels'.
     SetTunnelPorts(TunnelPorts),
 }

@@ -93,6 +93,9 @@ impl Switch {
             Change::RemoveRule(id) => {
                 self.tables.remove(*id).ok_or(ChangeError::NoRule(*id))?;
             }
+            Change::RemoveRulesOf(origin) => {
+                self.tables.remove_all_of(*origin);
+            }
             Change::SetTunnelPorts(ports) => self.tunnel_ports = ports.clone(),
         }
         self.epoch += 1;

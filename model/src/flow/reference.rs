@@ -33,6 +33,13 @@ impl LinearTables {
         Some(self.rules.remove(place))
     }
 
+    /// As [`super::Tables::remove_all_of`].
+    pub fn remove_all_of(&mut self, origin: Origin) -> usize {
+        let before = self.rules.len();
+        self.rules.retain(|rule| rule.origin() != origin);
+        before - self.rules.len()
+    }
+
     /// As [`super::Tables::find`].
     pub fn find(&self, chain: u32, priority: u16, matches: &Match) -> Option<&Arc<Rule>> {
         let wanted = |r: &&Arc<Rule>| {

@@ -109,6 +109,10 @@ impl Naive {
             }
             Change::AddRule(rule) => self.rules.insert(rule),
             Change::RemoveRule(id) => self.rules.remove(id).is_some(),
+            Change::RemoveRulesOf(origin) => {
+                self.rules.remove_all_of(origin);
+                true
+            }
             Change::ReplaceRule(rule) => {
                 self.rules.remove(rule.id()).is_some() && self.rules.insert(rule)
             }

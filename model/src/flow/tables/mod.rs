@@ -14,7 +14,7 @@ mod subtable;
 
 pub use chain::Looks;
 
-use super::{Match, Rank, Rule, RuleSpec, Seen};
+use super::{Match, Origin, Rank, Rule, RuleSpec, Seen};
 use crate::RuleId;
 use crate::hash::HashKey;
 use chain::Chain;
@@ -96,6 +96,27 @@ impl Tables {
             }
         }
         Some(rule)
+    }
+
+    /// Removes every rule of this origin; how many there were. Where they are the most, the tables are
+    /// emptied and those of others added again.
+    pub fn remove_all_of(&mut self, origin: Origin) -> usize {
+        let of_it = |rule: &&Arc<Rule>| rule.origin() == origin;
+        let gone = self.rules.values().filter(of_it).count();
+        if gone == 0 || gone < self.rules.len() - gone {
+            let ids: Vec<_> = self.rules.values().filter(of_it).map(|r| r.id()).collect();
+            ids.into_iter().for_each(|id| drop(self.remove(id)));
+            return gone;
+        }
+        self.first = Chain::default();
+        self.others = FxHashMap::default();
+        let rules = std::mem::take(&mut self.rules);
+        self.generation += 1;
+        let kept = rules.into_values().filter(|rule| rule.origin() != origin);
+        for rule in kept {
+            self.insert(rule);
+        }
+        gone
     }
 
     /// The rule with this id.
