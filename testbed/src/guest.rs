@@ -51,6 +51,8 @@ pub struct Guest<'a> {
     /// A listening Unix socket that the guest's `/dev/vport0p1` is connected to, a stream of bytes
     /// in both directions; the script loads `virtio_console` first.
     pub port: Option<&'a Path>,
+    /// Where QEMU's monitor is to listen, a Unix socket.
+    pub monitor: Option<&'a Path>,
     /// Programs of this machine that it has in `/bin`, with the libraries they need.
     pub programs: &'a [PathBuf],
     /// How many processors.
@@ -71,6 +73,7 @@ impl<'a> Guest<'a> {
             net: None,
             device: "",
             port: None,
+            monitor: None,
             programs: &[],
             cpus: 2,
             memory: 256,
@@ -124,6 +127,10 @@ impl<'a> Guest<'a> {
             qemu.arg("-chardev")
                 .arg(format!("socket,id=p0,path={}", socket.display()));
             qemu.args(["-device", "virtserialport,chardev=p0,name=port"]);
+        }
+        if let Some(socket) = self.monitor {
+            qemu.arg("-qmp")
+                .arg(format!("unix:{},server=on,wait=off", socket.display()));
         }
         Process::start("guest", self.dir, &mut qemu)
     }

@@ -108,6 +108,37 @@ fn without_netdevs_what_needs_them_is_not_supported() {
     assert!(why.contains("switched off"), "{why}");
 }
 
+/// Cases whose channels are a Debian guest's NICs: packets by tables and by the switch, several
+/// queues, a driver that goes, and the guest's own stack with its checksum and segmentation offloads.
+const IN_A_GUEST: [&str; 7] = [
+    "slow.to_host",
+    "match.in_port",
+    "action.mirror",
+    "guards.mtu",
+    "spread.exact",
+    "stack.",
+    "change.driver_reset",
+];
+
+#[test]
+fn a_guest_has_the_channels() {
+    if !chanio_testbed::can_run() {
+        return;
+    }
+    chanio_testbed::guest::image();
+    isolate();
+    let mut arguments = vec!["--endpoints", "guest"];
+    arguments.extend(IN_A_GUEST.iter().flat_map(|case| ["--case", case]));
+    let options = "--queues 40 --workers 1 --representors tap";
+    let (report, code) = report_on(options, &arguments);
+    let device = &report.devices[0];
+    let passed = |case: &&CaseReport| case.outcome == Outcome::Passed;
+    let wrong: Vec<_> = device.cases.iter().filter(|case| !passed(case)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!((code, device.endpoints.as_str()), (Some(0), "guest"));
+    assert_eq!(device.cases.len(), 11);
+}
+
 #[test]
 fn a_device_in_use_is_left_alone() {
     if !chanio_testbed::can_run() {

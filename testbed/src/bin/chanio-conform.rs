@@ -3,6 +3,7 @@
 use chanio::{DeviceAddress, device};
 use chanio_testbed::conform::bed::{Endpoints, Opener};
 use chanio_testbed::conform::case::Case;
+use chanio_testbed::conform::machine::agent;
 use chanio_testbed::conform::render;
 use chanio_testbed::conform::report::{CaseReport, DeviceReport, Outcome, Report};
 use chanio_testbed::conform::suite::{self, Options};
@@ -56,6 +57,9 @@ struct Args {
     /// Take devices out of these conformance.json as further columns
     #[arg(long, value_name = "JSON")]
     with: Vec<PathBuf>,
+    /// Serve the suite on another machine, whose guest this one is, over this character device
+    #[arg(long, value_name = "PORT", hide = true)]
+    serve: Option<PathBuf>,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -101,6 +105,14 @@ fn main() -> ExitCode {
 
 /// Whether nothing is wrong.
 fn run(args: &Args, out: &mut impl Write) -> Result<bool, ConformError> {
+    if let Some(port) = &args.serve {
+        let failed = |e: io::Error| ConformError::File {
+            path: port.display().to_string(),
+            why: e.to_string(),
+        };
+        agent::serve(port).map_err(failed)?;
+        return Ok(true);
+    }
     let cases = suite::chosen(&args.cases);
     if cases.is_empty() {
         return Err(ConformError::Usage(format!(

@@ -3,7 +3,10 @@
 use super::behind::Table;
 use super::case::{Ended, Failure, Setup, Stop};
 use super::endpoint::{Driver, Endpoint, Netdev, Nobody};
+use super::machine::{Machine, Plugged};
 use super::report::Measured;
+use super::stacks::{Counted, Talk};
+use super::suite::SuiteError;
 use super::world::{Port, World};
 use crate::netns::Netns;
 use chanio::nic::{Channel, ChannelSpec, EswitchChange, NicInfo};
@@ -13,6 +16,7 @@ use chanio_model::Mac;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Opens the device, as often as it is asked to.
@@ -25,6 +29,8 @@ pub enum Endpoints {
     Netns,
     /// Virtio drivers at vhost-user sockets.
     VhostUser,
+    /// A QEMU guest with Debian's kernel, which each channel is a NIC of.
+    Guest,
     /// Channels have no ends that frames come out of.
     Nobody,
 }
@@ -46,6 +52,8 @@ pub struct Bed {
     open: Opener,
     wire: Option<String>,
     netns: BTreeMap<String, Netns>,
+    /// The guest that has the channels.
+    machine: Option<Arc<Machine>>,
     /// Where the host's ends are, if this kernel carries out the rules itself.
     behind: Option<Table>,
     /// The world is the one of [`Setup::World`], or somebody has changed it.
@@ -108,7 +116,7 @@ impl Bed {
         endpoints: Option<Endpoints>,
         wire: Option<String>,
         seed: u64,
-    ) -> Result<Self, DeviceError> {
+    ) -> Result<Self, SuiteError> {
         let mut nic = open()?;
         let info = nic.info()?;
         let has = |kind: &str| info.capabilities.attach.iter().any(|a| a.starts_with(kind));
@@ -118,6 +126,14 @@ impl Bed {
             None if has("vhost-user") => Endpoints::VhostUser,
             None if has("tap:") => Endpoints::Netns,
             None => Endpoints::Nobody,
+        };
+        let machine = match chosen {
+            Endpoints::Guest if !has("vhost-user") => {
+                let why = format!("{}: no channel is a vhost-user device", info.device);
+                return Err(SuiteError::Guest(why));
+            }
+            Endpoints::Guest => Some(Machine::boot().map_err(SuiteError::Guest)?),
+            _ => None,
         };
         let in_software = info.profile == "veth" && !info.capabilities.actions.is_empty();
         // The emulator's own wire may have its other end here.
@@ -132,6 +148,7 @@ impl Bed {
             open,
             wire,
             netns: BTreeMap::new(),
+            machine,
             behind: in_software.then(Table::new),
             standard: false,
         })
@@ -266,7 +283,7 @@ impl Bed {
             return spec;
         }
         spec.attach = match self.endpoints {
-            Endpoints::VhostUser => Attach::VhostUser,
+            Endpoints::VhostUser | Endpoints::Guest => Attach::VhostUser,
             Endpoints::Nobody => Attach::Nothing,
             Endpoints::Netns => Attach::Tap {
                 netns: self.netns(&spec.name).name().to_owned(),
@@ -296,8 +313,47 @@ impl Bed {
         why.unwrap_or_else(|| "nobody is at the channels' own ends".into())
     }
 
+    /// Whether channels are netdevs, below a kernel's own stack.
+    pub fn has_netdevs(&self) -> bool {
+        matches!(self.endpoints, Endpoints::Netns | Endpoints::Guest)
+    }
+
+    /// What a program says that is run where the channel of this name is a netdev, `eth0`; or, if it
+    /// fails, why.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn run_at(&mut self, channel: &str, words: &[&str]) -> Ended<Result<String, String>> {
+        let (good, out, err) = match &self.machine {
+            Some(machine) => {
+                let said = machine.run(channel, words)?;
+                (said.good, said.out, said.err)
+            }
+            None => {
+                let out = self.netns(channel).command(words).output()?;
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                (out.status.success(), text(&out.stdout), text(&out.stderr))
+            }
+        };
+        Ok(match good {
+            true => Ok(out),
+            false => Err(err.trim().to_owned()),
+        })
+    }
+
+    /// Has the kernels' stacks at two channels talk to each other.
+    ///
+    /// # Errors
+    /// As [`Talk::perform`].
+    pub fn talk(&mut self, talk: Talk, channels: [&str; 2]) -> Ended<Counted> {
+        match &self.machine {
+            Some(machine) => machine.talk(talk, channels),
+            None => talk.perform(&channels.map(|name| self.netns(name).path())),
+        }
+    }
+
     /// The network namespace of the channel of this name; it stays until the run is over.
-    pub fn netns(&mut self, channel: &str) -> &Netns {
+    fn netns(&mut self, channel: &str) -> &Netns {
         self.netns.entry(channel.to_owned()).or_insert_with(|| {
             // A name is a file's; the channel's may be longer than that, or odd.
             let plain = channel.chars().filter(char::is_ascii_alphanumeric);
@@ -328,6 +384,15 @@ impl Bed {
     /// # Errors
     /// It cannot be opened.
     pub fn own_end(&mut self, channel: &Channel) -> Ended<Box<dyn Endpoint>> {
+        if let (Some(socket), Some(machine)) = (&channel.socket, &self.machine) {
+            let nic = Plugged {
+                channel: channel.name.clone(),
+                mac: channel.mac.clone(),
+                queues: channel.queues,
+                mtu: channel.mtu,
+            };
+            return Ok(Box::new(machine.plug(Path::new(socket), &nic)?));
+        }
         if let Some(socket) = &channel.socket {
             return Ok(Box::new(Driver::attach(Path::new(socket))?));
         }

@@ -3,6 +3,7 @@
 use super::bed::Bed;
 use super::report::Outcome;
 use chanio::DeviceError;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::io;
 
@@ -34,8 +35,8 @@ pub enum Need {
     Legacy,
     /// A netdev for each channel's host side.
     Representors,
-    /// A channel that is a netdev in a network namespace.
-    Netns,
+    /// A channel that is a netdev, below a kernel's own stack.
+    Netdev,
     /// Somebody at the other end of the wire.
     Wire,
 }
@@ -53,7 +54,7 @@ pub enum Setup {
 pub type Ended<T = ()> = Result<T, Stop>;
 
 /// Why a body ends early.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Stop {
     /// The device did something else than it is held to.
     Failed(Failure),
@@ -64,7 +65,7 @@ pub enum Stop {
 }
 
 /// What went wrong.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// In a sentence.
     pub why: String,

@@ -22,6 +22,14 @@ pub trait Endpoint: Send {
     /// The system's, or the device's.
     fn receive(&mut self) -> io::Result<Option<Vec<u8>>>;
 
+    /// Waits until what is on its way here has come.
+    ///
+    /// # Errors
+    /// The system's.
+    fn settle(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Why nobody can be here at all.
     fn absent(&self) -> Option<&str> {
         None
@@ -77,6 +85,11 @@ impl Netdev {
     /// As [`Netdev::open`], and where that namespace cannot be entered.
     pub fn open_inside(path: &Path, name: &str) -> io::Result<Self> {
         inside(path, || Self::open(name))?
+    }
+
+    /// What it is reached by.
+    pub(super) fn socket(&self) -> &PacketPort {
+        &self.socket
     }
 }
 

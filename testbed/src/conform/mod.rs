@@ -7,6 +7,8 @@
 //! | [`bed`] | the device under test, and what cases make on it |
 //! | [`world`] | three channels with somebody at every end |
 //! | [`endpoint`] | somebody who sends and receives frames: a netdev, or a virtio driver |
+//! | [`machine`] | a guest whose NICs the channels are |
+//! | [`stacks`] | two kernel's stacks that talk to each other |
 //! | [`behind`] | the host, where its kernel carries out the rules |
 //! | [`inside`] | work done in another network namespace |
 //! | [`vectors`] | rules with frames, made by scapy (`vectors.py`) |
@@ -23,8 +25,10 @@ pub mod cases;
 pub mod endpoint;
 pub mod in_guest;
 pub mod inside;
+pub mod machine;
 pub mod render;
 pub mod report;
+pub mod stacks;
 pub mod suite;
 pub mod vectors;
 pub mod world;

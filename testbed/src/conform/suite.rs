@@ -30,6 +30,9 @@ pub enum SuiteError {
     /// The device.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The guest that is to have the channels.
+    #[error("--endpoints guest: {0}")]
+    Guest(String),
     /// Cases take everything off the device.
     #[error(
         "{device} is in use: it has {channels} channels and {rules} rules, and the suite would \
@@ -103,6 +106,7 @@ pub fn run(
         endpoints: match bed.endpoints {
             Endpoints::Netns => "netns".into(),
             Endpoints::VhostUser => "vhost-user".into(),
+            Endpoints::Guest => "guest".into(),
             Endpoints::Nobody => "nobody".into(),
         },
         cases: Vec::new(),
@@ -217,8 +221,8 @@ fn meets(bed: &mut Bed, need: &Need) -> Ended {
             let why = caps.no_representors.clone();
             missing(format!("representors: {}", why.unwrap_or("none".into())))
         }
-        Need::Netns => match bed.endpoints {
-            Endpoints::Netns => Ok(()),
+        Need::Netdev => match bed.endpoints {
+            Endpoints::Netns | Endpoints::Guest => Ok(()),
             Endpoints::VhostUser => {
                 missing("the channels of this run are virtio drivers, not netdevs".into())
             }

@@ -162,7 +162,16 @@ impl World {
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        Ok(())
+        self.settle()?;
+        match self.poll()?.pop() {
+            Some((place, frame)) => Err(self.unexpected(place, &frame, "nothing")),
+            None => Ok(()),
+        }
+    }
+
+    fn settle(&mut self) -> Ended {
+        let mut ends = self.ports.iter_mut().map(|port| &mut port.own);
+        Ok(ends.try_for_each(|end| end.settle())?)
     }
 
     /// Takes away whatever is still there.
@@ -170,6 +179,7 @@ impl World {
     /// # Errors
     /// Something broke.
     pub fn drain(&mut self) -> Ended {
+        self.settle()?;
         while !self.poll()?.is_empty() {}
         Ok(())
     }

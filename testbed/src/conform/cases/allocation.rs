@@ -167,8 +167,9 @@ fn queues(bed: &mut Bed) -> Ended {
     let made = bed.add(vec![spec])?;
     same("queue pairs", made[0].queues, 4)?;
     same("free queues", free(bed)?, before.map(|n| n - 4))?;
-    if made[0].socket.is_none() {
-        let shown = bed.netns("a").run(&["ls", "/sys/class/net/eth0/queues"]);
+    if bed.has_netdevs() {
+        let shown = bed.run_at("a", &["ls", "/sys/class/net/eth0/queues"])?;
+        let shown = shown.map_err(Stop::Error)?;
         let of = |kind| shown.lines().filter(|l| l.starts_with(kind)).count();
         same(
             "queues of the netdev, rx and tx",

@@ -6,7 +6,7 @@ use crate::conform::case::{
     Case, Ended,
     Need::{Legacy, Representors, Switchdev},
     Setup::{Bare, World},
-    case, ensure, same,
+    Stop, case, ensure, same,
 };
 use crate::conform::endpoint::Endpoint;
 use crate::conform::world::MARK;
@@ -175,7 +175,8 @@ fn driver_reset(bed: &mut Bed) -> Ended {
         bed.world.ports[1].own = Box::new(Nobody);
         if channel.socket.is_none() {
             let flap = "ip link set eth0 down; ip link set eth0 up";
-            bed.netns("b").run(&["sh", "-c", flap]);
+            let flapped = bed.run_at("b", &["sh", "-c", flap])?;
+            flapped.map_err(Stop::Error)?;
         } else {
             bed.world.send(A, &there)?;
             bed.world.quiet()?;

@@ -4,7 +4,7 @@ use super::A;
 use crate::conform::bed::{Bed, wish, within};
 use crate::conform::case::{
     Case, Ended,
-    Need::{Legacy, Netns},
+    Need::{Legacy, Netdev},
     Setup::Bare,
     Stop, case, ensure, same,
 };
@@ -28,7 +28,7 @@ pub fn cases() -> Vec<Case> {
             "four hundred flows are spread over four queues, none with less than half its share",
             RSS,
             Bare,
-            &[Legacy, Netns],
+            &[Legacy, Netdev],
             even,
         ),
         case(
@@ -36,7 +36,7 @@ pub fn cases() -> Vec<Case> {
             "packets of one flow stay on one queue",
             RSS,
             Bare,
-            &[Legacy, Netns],
+            &[Legacy, Netdev],
             one_flow,
         ),
         case(
@@ -44,7 +44,7 @@ pub fn cases() -> Vec<Case> {
             "with a key and a table of ours, every flow is on the queue that the hash says",
             RSS,
             Bare,
-            &[Legacy, Netns],
+            &[Legacy, Netdev],
             exact,
         ),
         case(
@@ -52,7 +52,7 @@ pub fn cases() -> Vec<Case> {
             "a table that names one queue leads everything there",
             RSS,
             Bare,
-            &[Legacy, Netns],
+            &[Legacy, Netdev],
             table,
         ),
     ]
