@@ -34,9 +34,8 @@ impl TxQueue {
         self.kick.is_some()
     }
 
-    /// There was work `now`. A driver whose ring is polled from here on need not tell of more: that
-    /// is a system call of its own for each burst.
-    /// With gaps below `linger` the ring is busy.
+    /// There was work `now`; with gaps below `linger` the ring is busy. A driver whose ring is polled
+    /// from here on need not tell of more: that is a system call of its own for each burst.
     pub fn worked(&mut self, now: Nanos, linger: Nanos) {
         self.busy = now.saturating_sub(self.last_work) < linger;
         self.last_work = now;
