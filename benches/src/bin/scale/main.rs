@@ -1,6 +1,6 @@
 //! What many channels cost: making them, drivers that attach and do nothing, waking up for one of
-//! them, and all of them sending a little. And what many flow rules cost. The emulator runs as a process of its own; the drivers
-//! are in this one.
+//! them, and all of them sending a little. And what many flow rules cost. The emulator runs as a
+//! process of its own; the drivers are in this one.
 //!
 //! `cargo build --release --workspace --bins && target/release/scale`, as root for representors.
 

@@ -4,6 +4,7 @@
 
 use crate::emulator::Emulator;
 use chanio_testbed::guest::{BOOT, Guest, image};
+use chanio_testbed::netns::isolate;
 use chanio_testbed::process::{Process, run};
 use std::path::Path;
 use std::process::Command;
@@ -20,13 +21,20 @@ pub fn run_all(counts: &[u32]) {
     for count in counts {
         emulator(*count);
     }
+    let root = chanio_testbed::can_run();
+    if root {
+        // The image may have to be downloaded, and there is no network behind this. Open vSwitch's
+        // bridges are netdevs that outlive it.
+        image();
+        isolate();
+    }
     for count in counts {
         if !ovs(*count) {
             println!("  ovs-ofctl --bundle      not installed, or not root");
             break;
         }
     }
-    if chanio_testbed::can_run() {
+    if root {
         // Emulation makes it a hundred times slower.
         let few: Vec<_> = counts.iter().map(|count| (*count / 100).max(100)).collect();
         tc(&few);
@@ -153,7 +161,6 @@ fn tc(counts: &[u32]) {
             count - 1
         ));
     }
-    image();
     let dir = tempfile::tempdir().expect("a directory");
     let mut guest = Guest::new(dir.path(), &script).boot();
     let last = format!("guest: {} ", counts.last().copied().unwrap_or_default());
